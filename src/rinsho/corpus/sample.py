@@ -1,0 +1,75 @@
+"""A sample of the input of a given size that depends on ids only, not on order, files or number of workers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rinsho.document import read_documents
+from rinsho.run import Stage, write_atomic
+
+if TYPE_CHECKING:
+    from rinsho.corpus import Recipe
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Takes the documents whose place in a fixed shuffled order is at most `last`; preferred sources stand in front."""
+
+    seed: int
+    first: tuple[str, ...]
+    last: tuple[int, int]
+
+    def takes(self, name: str, source: str) -> bool:
+        """Whether the document with this id and source belongs to the sample."""
+        return place(self.seed, self.first, name, source) <= self.last
+
+
+def place(seed: int, first: tuple[str, ...], name: str, source: str) -> tuple[int, int]:
+    """Where a document stands in the shuffled order: preferred sources, then all others, each by hash."""
+    return (0 if source in first else 1, hash64(f"{seed}:sample:{name}"))
+
+
+def hash64(text: str) -> int:
+    """A number of 64 bits, the same on every machine and in every run."""
+    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
+
+
+def choose(recipe: Recipe, shards: Sequence[Path], stage: Stage) -> Sample | None:
+    """The sample of at most `max_size_mb` of text, or None when all of it is wanted. Reads all ids and sizes once."""
+    if recipe.max_size_mb is None:
+        return None
+    saved = stage.partial / "sample.json"
+    if saved.exists():
+        first, last = json.loads(saved.read_text())
+        return Sample(recipe.seed, recipe.sources_first, (first, last))
+    rows: list[tuple[tuple[int, int], int]] = []
+    with stage.progress("choosing a sample", len(shards), "files") as progress:
+        for path in shards:
+            rows += _places(recipe, path)
+            progress.update()
+    rows.sort()
+    total, last_place = 0, (-1, -1)
+    for where, size in rows:
+        total += size
+        if total > recipe.max_size_mb * 1e6:
+            break
+        last_place = where
+    write_atomic(saved, json.dumps(last_place))
+    return Sample(recipe.seed, recipe.sources_first, last_place)
+
+
+def _places(recipe: Recipe, path: Path) -> list[tuple[tuple[int, int], int]]:
+    from rinsho.corpus.shard import byte_length, source_of
+
+    rows = []
+    for document in read_documents(
+        path, text_field=recipe.text_field, id_field=recipe.id_field, on_broken=lambda _: None
+    ):
+        source = source_of(document, recipe, path)
+        rows.append((place(recipe.seed, recipe.sources_first, document.id, source), byte_length(document.text)))
+    return rows

@@ -1,0 +1,110 @@
+"""`rinsho doctor`: what is installed, what this machine can do, and what is missing for which command."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from importlib import metadata, util
+from pathlib import Path
+
+from rinsho.errors import UserError
+from rinsho.progress import amount
+
+# command -> (extra that brings it, modules it needs)
+NEEDS = {
+    "samples": ("", ("pydantic", "yaml", "zstandard")),
+    "corpus": ("", ("pydantic", "yaml", "zstandard", "numpy")),
+    "corpus from Parquet": ("parquet", ("pyarrow",)),
+    "tokenizer": ("tokenizer", ("fugashi", "ipadic", "sentencepiece", "tokenizers", "transformers")),
+    "pretrain, finetune, chat": ("train", ("torch", "transformers", "safetensors", "fugashi", "ipadic")),
+    "evaluate": ("evaluate", ("torch", "transformers", "sklearn", "scipy")),
+    "report": ("report", ("jinja2", "matplotlib")),
+}
+DISTRIBUTIONS = {"yaml": "pyyaml", "sklearn": "scikit-learn"}
+GIB = 2**30
+
+
+def doctor(model: Path | None = None) -> str:
+    """A page of plain text for the terminal; with a model folder also the memory it needs.
+
+    Raises:
+        UserError: the model folder has no weights.
+    """
+    lines = ["machine", *(f"  {line}" for line in _machine()), "", "commands"]
+    for command, (extra, modules) in NEEDS.items():
+        missing = [DISTRIBUTIONS.get(name, name) for name in modules if util.find_spec(name) is None]
+        state = f"missing {', '.join(missing)}: pip install 'rinsho[{extra}]'" if missing else "ready"
+        lines.append(f"  {command:<26}{state}")
+    lines += ["", "packages", *(f"  {line}" for line in _packages())]
+    if model is not None:
+        lines += ["", "model", *(f"  {line}" for line in _model(model))]
+    return "\n".join(lines)
+
+
+def available_memory_bytes() -> int | None:
+    """Memory that a new process may take, the limit of a container included; None where it cannot be told."""
+    found: list[int] = []
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                found.append(int(line.split()[1]) * 1024)
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+        if limit != "max":
+            found.append(int(limit) - used)
+    except (OSError, ValueError):
+        pass
+    return min(found) if found else None
+
+
+def _machine() -> list[str]:
+    memory = available_memory_bytes()
+    free = shutil.disk_usage(".").free
+    lines = [
+        f"{platform.system()} {platform.machine()}, Python {platform.python_version()}, {os.cpu_count()} cores",
+        f"memory available: {memory / GIB:.1f} GiB" if memory else "memory available: unknown",
+        f"disk free here: {free / GIB:.1f} GiB",
+        f"fast bf16 on this processor: {_bf16_on_cpu()}",
+    ]
+    if util.find_spec("torch") is None:
+        return [*lines, "accelerator: unknown without torch"]
+    import torch
+
+    if not torch.cuda.is_available():
+        return [*lines, "accelerator: none; everything runs on the processor"]
+    return [*lines, *(f"accelerator {i}: {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count()))]
+
+
+def _bf16_on_cpu() -> str:
+    try:
+        flags = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags"))
+    except (OSError, StopIteration):
+        return "unknown"
+    if "amx_bf16" in flags:
+        return "yes (AMX)"
+    return "yes (AVX-512)" if "avx512_bf16" in flags else "no: train with dtype fp32"
+
+
+def _packages() -> list[str]:
+    names = sorted({name for _, modules in NEEDS.values() for name in modules})
+    lines = []
+    for name in names:
+        distribution = DISTRIBUTIONS.get(name, name)
+        try:
+            lines.append(f"{distribution:<26}{metadata.version(distribution)}")
+        except metadata.PackageNotFoundError:
+            lines.append(f"{distribution:<26}not installed")
+    return lines
+
+
+def _model(folder: Path) -> list[str]:
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise UserError(
+            "no weights in here", where=folder, expected="a model folder with *.safetensors", todo="check the path"
+        )
+    size = sum(path.stat().st_size for path in weights)
+    memory = available_memory_bytes()
+    verdict = "unknown" if memory is None else "fits" if size * 1.3 < memory else "does not fit: close other programs"
+    return [f"weights {amount(size)}B, about {size * 1.3 / GIB:.2f} GiB to run: {verdict}"]

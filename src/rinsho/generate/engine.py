@@ -1,0 +1,313 @@
+"""A model folder that answers: free text, log-probabilities of options, and lists of spans, in batches.
+
+Shapes: B rows of a batch, T prompt positions with padding on the left, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rinsho.chat import Message, render
+from rinsho.errors import UserError
+from rinsho.generate.batches import by_length
+from rinsho.generate.loading import load_model, load_tokenizer
+from rinsho.generate.spans import Passage, Pieces, SpanAnswer, piece_bytes, unique
+
+MAX_ROWS = 64
+BATCH_TOKENS = 24_576  # positions of a batch with the answer's room; bounds the memory of the key/value cache
+CHOICE_TOKENS = 6_144  # positions of a batch that is only read: a third faster, as it stays in the processor's cache
+BROKEN = "\ufffd"  # what decoding shows for a character whose bytes are not all there yet
+
+Pick = Callable[[torch.Tensor, list[int]], list[int | None]]  # (B, V) logits and row numbers -> next id or None to stop
+
+
+class Generator:
+    """A model folder, ours or any Hugging Face causal language model, ready to answer.
+
+    Everything is float32 unless asked otherwise, and no answer depends on which prompts share its batch.
+
+    Args:
+        folder: a folder with `config.json`, weights and a tokenizer.
+        threads: torch threads; None leaves the setting of the process.
+        dtype: "float32" or "bfloat16" (half the memory; answers may then depend on the batch).
+
+    Raises:
+        UserError: the folder is missing or cannot be opened.
+    """
+
+    def __init__(
+        self, folder: Path | str, threads: int | None = None, dtype: str = "float32", max_rows: int = MAX_ROWS
+    ) -> None:
+        if threads:
+            torch.set_num_threads(threads)
+        self.folder = Path(folder)
+        self.tokenizer = load_tokenizer(self.folder)
+        self.model = load_model(self.folder, dtype)
+        self.max_rows = max_rows
+        self.end_id: int = self.tokenizer.eos_token_id
+        self.window: int = getattr(self.model.config, "max_position_embeddings", None) or 1 << 20
+        self._pieces: Pieces | None = None
+
+    # ------------------------------------------------------------------ text and ids
+
+    def encode(self, text: str) -> list[int]:
+        """Ordinary text as ids: no special token is added, none can come out of the text (N2.2-6)."""
+        if hasattr(self.tokenizer, "encode_text"):
+            return list(self.tokenizer.encode_text(text))
+        return list(self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
+
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        """A conversation as ids, ready for the assistant's next turn; other tokenizers use their own template.
+
+        Raises:
+            UserError: the model has no chat tokens, or no template.
+        """
+        if hasattr(self.tokenizer, "encode_text"):
+            return render(messages, self.tokenizer, add_generation_prompt=True)[0]
+        if not getattr(self.tokenizer, "chat_template", None):
+            raise UserError(
+                "the model has no chat template",
+                where=self.folder,
+                expected="an instruct model",
+                todo="tune it first (rinsho finetune)",
+            )
+        rows = [{"role": message.role, "content": message.content} for message in messages]
+        return list(
+            self.tokenizer.apply_chat_template(rows, add_generation_prompt=True, tokenize=True, return_dict=False)
+        )
+
+    # ------------------------------------------------------------------ answers
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        stop_ids: Sequence[int] | None = None,
+        temperature: float = 0.0,
+        seed: int = 1,
+    ) -> list[list[int]]:
+        """The ids that follow each prompt, without the stop id that ended them.
+
+        Args:
+            prompts: ids of each prompt.
+            max_new_tokens: length of an answer, at most.
+            stop_ids: ids that end an answer; None means the end-of-text id.
+            temperature: 0 takes the likeliest id; above 0 draws, alike for the same seed and place in `prompts`.
+            seed: of the draws.
+
+        Raises:
+            UserError: a prompt leaves no room in the model's window.
+        """
+        stops = {self.end_id} if stop_ids is None else set(stop_ids)
+        draws = {}
+        if temperature > 0:
+            draws = {row: torch.Generator().manual_seed(_seed(seed, row)) for row in range(len(prompts))}
+
+        def pick(logits: torch.Tensor, rows: list[int]) -> list[int | None]:
+            if temperature > 0:
+                shares = torch.softmax(logits.float().cpu() / temperature, -1)
+                found = [int(torch.multinomial(shares[i], 1, generator=draws[row])) for i, row in enumerate(rows)]
+            else:
+                found = logits.argmax(-1).tolist()
+            return [None if index in stops else index for index in found]
+
+        return self._decode(prompts, max_new_tokens, pick)
+
+    def stream(
+        self,
+        prompt: Sequence[int],
+        max_new_tokens: int,
+        stop_ids: Sequence[int] | None = None,
+        temperature: float = 0.0,
+        seed: int = 1,
+    ) -> Iterator[str]:
+        """The answer to one prompt as pieces of text, each as soon as it is whole."""
+        stops = {self.end_id} if stop_ids is None else set(stop_ids)
+        draw = torch.Generator().manual_seed(_seed(seed, 0))
+        ids: list[int] = []
+        shown = ""
+        for logits in self._steps(prompt, max_new_tokens, ids):
+            if temperature > 0:
+                index = int(torch.multinomial(torch.softmax(logits.float().cpu() / temperature, -1), 1, generator=draw))
+            else:
+                index = int(logits.argmax())
+            if index in stops:
+                break
+            ids.append(index)
+            text = self.tokenizer.decode(ids, skip_special_tokens=True)
+            if text.startswith(shown) and not text.endswith(BROKEN) and len(text) > len(shown):
+                yield text[len(shown) :]
+                shown = text
+        rest = self.tokenizer.decode(ids, skip_special_tokens=True)[len(shown) :]
+        if rest:
+            yield rest
+
+    def choose(self, prompts: Sequence[Sequence[int]], options: Sequence[Sequence[Sequence[int]]]) -> list[list[float]]:
+        """The summed log-probability of every option after its prompt; the prompt is computed once for all of them.
+
+        Args:
+            prompts: ids of each prompt.
+            options: for each prompt its options as ids (at least one id each).
+        """
+        result: list[list[float]] = [[] for _ in prompts]
+        longest = [max(map(len, group)) for group in options]
+        costs = [
+            (len(prompt) + most) * (len(group) if most > 1 else 1)
+            for prompt, group, most in zip(prompts, options, longest, strict=True)
+        ]
+        self._check_room(prompts, [most - 1 for most in longest])
+        for rows in by_length(costs, self.max_rows, CHOICE_TOKENS):
+            for row, sums in zip(
+                rows, self._choose_batch([prompts[r] for r in rows], [options[r] for r in rows]), strict=True
+            ):
+                result[row] = sums
+        return result
+
+    def spans(self, prompts: Sequence[Sequence[int]], passages: Sequence[str], max_new_tokens: int) -> list[list[str]]:
+        """For each prompt a list of spans of its passage, without exact repeats.
+
+        The answer has the form of `rinsho.tasks.answer_text` (['肺癌', '発熱']); at every step the likeliest legal
+        id is taken. Passages are cleaned text; every returned item is a substring of its passage. An item that
+        `max_new_tokens` cuts off is left out.
+        """
+        answers = [SpanAnswer(Passage(passage, self.pieces)) for passage in passages]
+
+        def pick(logits: torch.Tensor, rows: list[int]) -> list[int | None]:
+            table = logits.float().cpu().numpy()
+            found: list[int | None] = []
+            for line, row in zip(table, rows, strict=True):
+                legal = answers[row].allowed()
+                if not len(legal):
+                    found.append(None)
+                    continue
+                index = int(legal[line[legal].argmax()])
+                answers[row].advance(index)
+                found.append(index)
+            return found
+
+        self._decode(prompts, max_new_tokens, pick)
+        return [unique(answer.items) for answer in answers]
+
+    @property
+    def pieces(self) -> Pieces:
+        """The vocabulary as bytes, made at its first use."""
+        if self._pieces is None:
+            size = self.model.get_output_embeddings().weight.shape[0]
+            self._pieces = Pieces(piece_bytes(self.tokenizer)[:size])
+        return self._pieces
+
+    # ------------------------------------------------------------------ the model's steps
+
+    @torch.inference_mode()
+    def _decode(self, prompts: Sequence[Sequence[int]], max_new_tokens: int, pick: Pick) -> list[list[int]]:
+        answers: list[list[int]] = [[] for _ in prompts]
+        self._check_room(prompts, [0] * len(prompts))
+        for group in by_length([len(prompt) + max_new_tokens for prompt in prompts], self.max_rows, BATCH_TOKENS):
+            rows = group
+            logits, mask, cache = self._prefill([prompts[row] for row in rows])
+            for left in range(max_new_tokens, 0, -1):
+                found = pick(logits, rows)
+                going = []
+                for place, (row, index) in enumerate(zip(rows, found, strict=True)):
+                    if index is not None:
+                        answers[row].append(index)
+                        if len(prompts[row]) + len(answers[row]) <= self.window:
+                            going.append(place)
+                if not going or left == 1:
+                    break
+                if len(going) < len(rows):  # finished answers cost nothing more
+                    keep = torch.tensor(going, device=mask.device)
+                    cache.batch_select_indices(keep)
+                    mask, rows = mask[keep], [rows[place] for place in going]
+                logits, mask = self._next([answers[row][-1] for row in rows], mask, cache)
+        return answers
+
+    def _next(self, ids: Sequence[int], mask: torch.Tensor, cache: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits (B, V) after one more id a row, and the mask with its place."""
+        mask = torch.cat([mask, mask.new_ones(len(ids), 1)], 1)
+        output = self.model(
+            input_ids=torch.tensor(ids, device=mask.device)[:, None],
+            attention_mask=mask,
+            position_ids=_positions(mask)[:, -1:],
+            past_key_values=cache,
+            use_cache=True,
+        )
+        return output.logits[:, -1], mask
+
+    @torch.inference_mode()
+    def _steps(self, prompt: Sequence[int], max_new_tokens: int, ids: list[int]) -> Iterator[torch.Tensor]:
+        """Logits (V,) for one prompt, step by step; the caller appends the id it took to `ids`."""
+        self._check_room([prompt], [0])
+        logits, mask, cache = self._prefill([prompt])
+        for _ in range(min(max_new_tokens, self.window - len(prompt) + 1)):
+            yield logits[0]
+            logits, mask = self._next(ids[-1:], mask, cache)
+
+    def _prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor, Any]:
+        """Logits after each prompt (B, V), attention mask (B, T) and key/value cache; padding on the left."""
+        width = max(map(len, prompts))
+        device = self.model.device
+        ids = torch.tensor([[self.end_id] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
+        mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
+        output = self.model(
+            input_ids=ids, attention_mask=mask, position_ids=_positions(mask), use_cache=True, logits_to_keep=1
+        )
+        return output.logits[:, -1], mask, output.past_key_values
+
+    @torch.inference_mode()
+    def _choose_batch(
+        self, prompts: Sequence[Sequence[int]], options: Sequence[Sequence[Sequence[int]]]
+    ) -> list[list[float]]:
+        logits, mask, cache = self._prefill(prompts)
+        first = torch.log_softmax(logits.float(), -1).cpu()
+        sums = [[float(first[row, option[0]]) for option in group] for row, group in enumerate(options)]
+        longer = [
+            (row, place) for row, group in enumerate(options) for place, option in enumerate(group) if len(option) > 1
+        ]
+        if not longer:
+            return sums
+        width = max(len(options[row][place]) for row, place in longer) - 1
+        inputs = torch.full((len(longer), width), self.end_id)
+        targets = torch.full((len(longer), width), -1)
+        for line, (row, place) in enumerate(longer):
+            option = torch.tensor(options[row][place])
+            inputs[line, : len(option) - 1], targets[line, : len(option) - 1] = option[:-1], option[1:]
+        picked = torch.tensor([row for row, _ in longer], device=mask.device)
+        cache.batch_select_indices(picked)
+        mask = torch.cat([mask[picked], mask.new_ones(len(longer), width)], 1)
+        output = self.model(
+            input_ids=inputs.to(mask.device),
+            attention_mask=mask,
+            position_ids=_positions(mask)[:, -width:],
+            past_key_values=cache,
+            use_cache=True,
+        )
+        shares = torch.log_softmax(output.logits.float(), -1).cpu()
+        values = shares.gather(-1, targets.clamp(min=0)[..., None])[..., 0].masked_fill(targets < 0, 0.0).sum(-1)
+        for (row, place), value in zip(longer, values.tolist(), strict=True):
+            sums[row][place] += value
+        return sums
+
+    def _check_room(self, prompts: Sequence[Sequence[int]], extra: Sequence[int]) -> None:
+        for number, (prompt, more) in enumerate(zip(prompts, extra, strict=True)):
+            if not prompt or len(prompt) + more > self.window:
+                raise UserError(
+                    f"a prompt of {len(prompt)} tokens and {more} of the answer",
+                    where=f"prompt {number}",
+                    expected=f"1 to {self.window} tokens (the model's window)",
+                    todo="shorten it (rinsho.generate.shorten)",
+                )
+
+
+def _positions(mask: torch.Tensor) -> torch.Tensor:
+    """Position of every token counted from its row's first real one; padding gets 0."""
+    return (mask.cumsum(-1) - 1).clamp(min=0)
+
+
+def _seed(seed: int, row: int) -> int:
+    return int.from_bytes(hashlib.blake2b(f"{seed}:{row}".encode(), digest_size=7).digest(), "big")

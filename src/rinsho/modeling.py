@@ -1,0 +1,178 @@
+"""The training form of the model, and its loss.
+
+Transformers' Arcee block with `hidden_act="silu"` is exactly the report's; added here are the scaled embedding, the
+residual dropout, the initialisation, and a cross-entropy that never holds the logits of a whole batch.
+
+Shapes: B rows, T tokens a row, N = B·T, D hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from hashlib import blake2b
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import ArceeConfig, ArceeForCausalLM
+
+
+class RinshoConfig(ArceeConfig):  # type: ignore
+    """Arcee's settings and the two it lacks; only ever held in memory, published folders are plain `arcee`."""
+
+    model_type = "rinsho_training"
+    embedding_scale: float = 1.0
+    residual_dropout: float = 0.0
+
+
+class ScaledEmbedding(nn.Embedding):
+    """Token embeddings times a constant. Weight decay and updates see the unscaled matrix. Source: N2.3-3."""
+
+    def __init__(self, num_embeddings: int, embedding_dim: int, scale: float) -> None:
+        # No padding index: <|end_of_text|> is also the padding, and its row must learn.
+        super().__init__(num_embeddings, embedding_dim)
+        self.scale = scale
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, T) int64 to (B, T, D)."""
+        return super().forward(input) * self.scale
+
+
+class RinshoForCausalLM(ArceeForCausalLM):  # type: ignore
+    """Arcee with a scaled embedding and dropout on the residual branches."""
+
+    config_class = RinshoConfig
+
+    def __init__(self, config: RinshoConfig) -> None:
+        super().__init__(config)
+        self.model.embed_tokens = ScaledEmbedding(config.vocab_size, config.hidden_size, config.embedding_scale)
+        if config.tie_word_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
+        if config.residual_dropout > 0:
+            for layer in self.model.layers:
+                for branch in (layer.self_attn.o_proj, layer.mlp.down_proj):
+                    branch.register_forward_hook(_dropout_hook(config.residual_dropout))
+
+
+def _dropout_hook(probability: float) -> Any:
+    def hook(module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+        return nn.functional.dropout(output, probability, training=module.training)
+
+    return hook
+
+
+def initial_std(name: str, config: ArceeConfig) -> float | None:
+    """Standard deviation a parameter starts with; None for norm gains, which start at 1. Source: N2.3-3."""
+    sigma = math.sqrt(2 / (5 * config.hidden_size))
+    if name.endswith(("o_proj.weight", "down_proj.weight")):
+        return sigma / math.sqrt(2 * config.num_hidden_layers)
+    if name == "lm_head.weight":
+        return math.sqrt(2 / (config.hidden_size + config.vocab_size))
+    return None if "norm" in name else sigma
+
+
+@torch.no_grad()
+def initialise(model: RinshoForCausalLM, seed: int) -> None:
+    """Draws every parameter from a generator of its own; torch's global random state is not touched."""
+    for name, parameter in model.named_parameters():  # a tied head appears once, as the embedding
+        std = initial_std(name, model.config)
+        if std is None:
+            parameter.fill_(1.0)
+        else:
+            parameter.normal_(0.0, std, generator=_generator(seed, name))
+
+
+@torch.no_grad()
+def grow_vocabulary(model: RinshoForCausalLM, vocab_size: int, seed: int) -> None:
+    """Adds rows at the end of embedding and head (chat tokens); old rows keep their values. Source: N2.4-2."""
+    config = model.config
+    old, added = config.vocab_size, vocab_size - config.vocab_size
+    if added < 0:
+        raise ValueError(f"the vocabulary can only grow: {old} to {vocab_size}")
+    config.vocab_size = model.vocab_size = model.model.vocab_size = vocab_size
+    for name, module in (("model.embed_tokens.weight", model.model.embed_tokens), ("lm_head.weight", model.lm_head)):
+        if module.weight.shape[0] == vocab_size:
+            continue
+        rows = torch.empty(added, config.hidden_size)
+        rows.normal_(0.0, initial_std(name, config) or 0.0, generator=_generator(seed, f"{name}:{old}"))
+        module.weight = nn.Parameter(torch.cat([module.weight, rows.to(module.weight)]))
+    model.model.embed_tokens.num_embeddings = model.lm_head.out_features = vocab_size
+    if config.tie_word_embeddings:
+        model.lm_head.weight = model.model.embed_tokens.weight
+
+
+def unfold(folded: Tensor, scale: float) -> Tensor:
+    """A matrix that times `scale` gives `folded` again, bit for bit wherever such a matrix exists."""
+    best = folded / scale
+    for candidate in (
+        torch.nextafter(best, best.new_tensor(math.inf)),
+        torch.nextafter(best, best.new_tensor(-math.inf)),
+    ):
+        best = torch.where((best * scale != folded) & (candidate * scale == folded), candidate, best)
+    return best
+
+
+def next_token_loss(
+    model: Any, input_ids: Tensor, position_ids: Tensor, shift_labels: Tensor, chunk_tokens: int = 1024
+) -> Tensor:
+    """Summed cross-entropy in nats (float32 scalar) of every label that is not -100.
+
+    Documents inside a row are told apart by `position_ids` that restart. No attention mask is passed and the cache is
+    off: any other combination silently lets documents see each other.
+
+    All three inputs are (B, T) int64; the label at t is the token that follows input t (already shifted). Logits of
+    `chunk_tokens` tokens are held at one time.
+    """
+    hidden = model.get_decoder()(input_ids=input_ids, position_ids=position_ids, use_cache=False).last_hidden_state
+    labels = shift_labels.flatten()
+    hidden = hidden.flatten(0, 1)
+    wanted = labels != -100
+    if not bool(wanted.all()):
+        hidden, labels = hidden[wanted], labels[wanted]
+    dtype = hidden.dtype
+    if torch.is_autocast_enabled(hidden.device.type):
+        dtype = torch.get_autocast_dtype(hidden.device.type)
+    weight = model.get_output_embeddings().weight
+    loss: Tensor = _ChunkedCrossEntropy.apply(hidden, weight, labels, chunk_tokens, dtype)  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """Sum of -log softmax(hidden · weightᵀ)[labels]; gradients are made in the forward pass, chunk by chunk.
+
+    Like Liger's fused linear cross-entropy (arXiv 2410.10989, section 3.2), in plain torch.
+    """
+
+    @staticmethod
+    def forward(  # noqa: PLR0917  (torch passes them by position)
+        ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, chunk: int, dtype: torch.dtype
+    ) -> Tensor:
+        need = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+        low, matrix = hidden.to(dtype), weight.to(dtype)
+        total = hidden.new_zeros((), dtype=torch.float32)
+        hidden_grad = torch.empty_like(hidden) if need else None
+        weight_grad = torch.zeros_like(weight) if need else None
+        for start in range(0, len(labels), chunk):
+            part = slice(start, start + chunk)
+            target = labels[part, None]
+            log_p = torch.log_softmax((low[part] @ matrix.T).float(), dim=-1)
+            total -= log_p.gather(1, target).sum()
+            if hidden_grad is not None and weight_grad is not None:
+                grad = log_p.exp_()
+                grad.scatter_add_(1, target, grad.new_full((1, 1), -1.0).expand_as(target))
+                grad = grad.to(dtype)
+                hidden_grad[part] = grad @ matrix
+                weight_grad += grad.T @ low[part]
+        if hidden_grad is not None and weight_grad is not None:
+            ctx.save_for_backward(hidden_grad, weight_grad)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        hidden_grad, weight_grad = ctx.saved_tensors
+        return hidden_grad * outer[0], weight_grad * outer[0], None, None, None
+
+
+def _generator(seed: int, name: str) -> torch.Generator:
+    number = int.from_bytes(blake2b(f"{seed}:{name}".encode(), digest_size=7).digest(), "big")
+    return torch.Generator().manual_seed(number)

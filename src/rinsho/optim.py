@@ -1,0 +1,154 @@
+"""Optimizers and learning-rate schedules shared by pre-training and fine-tuning.
+
+One object holds every parameter: AdamW for all, or Muon for the matrices of the blocks and AdamW for the rest. Its
+state is a flat dictionary of named tensors, so a checkpoint needs no pickle. Schedules are pure functions of the step,
+so nothing of them has to be saved.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Literal
+
+from rinsho.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+Kind = Literal["adamw", "muon"]
+Schedule = Literal["cosine", "warmup_stable_decay", "linear", "constant"]
+Warmup = Literal["linear", "log"]
+
+
+def rate_factor(
+    step: int,
+    total_steps: int,
+    *,
+    warmup_steps: int = 0,
+    warmup: Warmup = "linear",
+    schedule: Schedule = "cosine",
+    decay_fraction: float = 0.2,
+) -> float:
+    """Share of the peak learning rate for step `step` (counted from 0), in 0..1.
+
+    The last step of the warm-up has factor 1; the curve after it reaches 0 only past the last step, so no step is
+    lost to a rate of zero. `log` is DeepSpeed's default warm-up, log(step+1)/log(warmup_steps), counted from one step
+    later because DeepSpeed's own first rate is 0. `warmup_stable_decay` falls linearly to zero in the last
+    `decay_fraction` of all steps.
+
+    Source: N2.4-1.
+
+    >>> [round(rate_factor(step, 10, warmup_steps=2), 3) for step in range(4)]
+    [0.5, 1.0, 1.0, 0.962]
+    """
+    if step < warmup_steps:
+        if warmup == "log":
+            return math.log(step + 2) / math.log(warmup_steps + 1)
+        return (step + 1) / warmup_steps
+    if schedule == "constant":
+        return 1.0
+    if schedule == "warmup_stable_decay":
+        decay_steps = max(1, round(decay_fraction * total_steps))
+        return min(1.0, max(0, total_steps - step) / decay_steps)
+    done = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
+    return 1.0 - done if schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+
+
+class Optimizer:
+    """AdamW, or Muon and AdamW, over named parameters; built by `make_optimizer`.
+
+    Attributes:
+        parts: the torch optimizers inside.
+    """
+
+    def __init__(self, named: Mapping[str, nn.Parameter], parts: list[torch.optim.Optimizer]) -> None:
+        self._named = dict(named)
+        self.parts = parts
+        self._peaks = [float(part.param_groups[0]["lr"]) for part in parts]
+        self._home = {id(p): part for part in parts for group in part.param_groups for p in group["params"]}
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """All trained parameters, for clipping."""
+        return list(self._named.values())
+
+    def step(self, factor: float) -> None:
+        """One update at `factor` times the peak learning rates, then gradients are dropped."""
+        for part, peak in zip(self.parts, self._peaks, strict=True):
+            for group in part.param_groups:
+                group["lr"] = peak * factor
+            part.step()
+        self.zero_grad()
+
+    def zero_grad(self) -> None:
+        """Drops all gradients."""
+        for parameter in self._named.values():
+            parameter.grad = None
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """The whole state as `<parameter name>/<key>` -> tensor; the tensors are the live ones, not copies."""
+        return {
+            f"{name}/{key}": value
+            for name, parameter in self._named.items()
+            for key, value in self._home[id(parameter)].state.get(parameter, {}).items()
+        }
+
+    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes over a state that `state_tensors` gave; parameters without state start fresh.
+
+        Raises:
+            UserError: state for a parameter that is not trained here.
+        """
+        for key, value in tensors.items():
+            name, _, entry = key.rpartition("/")
+            parameter = self._named.get(name)
+            if parameter is None:
+                raise UserError(
+                    f"the checkpoint has state for {name!r}, which is not trained here",
+                    expected="a checkpoint of the same recipe",
+                    todo="choose another --out",
+                )
+            # AdamW's fused kernel wants its step counter beside the parameter, too.
+            self._home[id(parameter)].state[parameter][entry] = value.to(parameter.device, copy=True)
+
+
+def make_optimizer(
+    named_parameters: Iterable[tuple[str, nn.Parameter]],
+    kind: Kind = "adamw",
+    *,
+    learning_rate: float,
+    muon_learning_rate: float | None = None,
+    betas: tuple[float, float] = (0.9, 0.95),
+    eps: float = 1e-8,
+    weight_decay: float = 0.1,
+) -> Optimizer:
+    """The optimizer over every parameter that requires a gradient.
+
+    Weight decay is on all matrices and on no norm gain (N2.3-5). `muon` takes the two-dimensional parameters inside
+    the blocks, with updates scaled to AdamW's size, so `muon_learning_rate` is of the size of an AdamW rate;
+    embeddings, head and norms stay with AdamW.
+    """
+    import torch
+
+    named = {name: parameter for name, parameter in named_parameters if parameter.requires_grad}
+    hidden = {name: p for name, p in named.items() if kind == "muon" and "layers." in name and p.ndim == 2}
+    rest = [parameter for name, parameter in named.items() if name not in hidden]
+    groups = [
+        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    parts: list[torch.optim.Optimizer] = []
+    if groups:
+        parts.append(torch.optim.AdamW(groups, lr=learning_rate, betas=betas, eps=eps, fused=True))
+    if hidden:
+        from rinsho.device import has_fast_bfloat16
+        from rinsho.muon import Muon
+
+        matrices = list(hidden.values())
+        low = has_fast_bfloat16(matrices[0].device.type)
+        rate = muon_learning_rate if muon_learning_rate is not None else learning_rate
+        parts.append(Muon(matrices, rate, weight_decay, dtype=torch.bfloat16 if low else torch.float32))
+    return Optimizer(named, parts)

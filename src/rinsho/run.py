@@ -1,0 +1,368 @@
+"""Run folders: every stage leaves its settings, manifest, metrics, report and product, and DONE written last.
+
+A stage with DONE and unchanged recipe and inputs is skipped; an interrupted one continues; an output folder that
+belongs to another recipe is refused. See docs/files.md.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from hashlib import blake2b
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import rinsho
+from rinsho.errors import UserError, from_os_error
+from rinsho.files import atomic_file, atomic_folder, file_hash, quick_hash, write_atomic
+from rinsho.progress import Progress, duration
+from rinsho.recipe import Settings, to_yaml
+
+__all__ = ["Report", "Stage", "atomic_file", "atomic_folder", "perform", "read_done", "read_metrics", "write_atomic"]
+
+DONE = "DONE"
+NOT_PRODUCT = {
+    DONE,
+    ".lock",
+    "manifest.json",
+    "metrics.jsonl",
+    "log.txt",
+    "report.json",
+    "report.md",
+    "recipe.resolved.yaml",
+}
+# Settings that never change the product: how many processes share the work, how often something is written on the way,
+# and limits that only decide whether a run goes on. They may differ when an interrupted stage continues.
+NOT_IDENTITY = {
+    "workers", "save_every_steps", "log_every_steps", "keep_checkpoints", "max_broken_fraction", "max_skipped_steps",
+}  # fmt: skip
+PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "sentencepiece",
+    "fugashi",
+    "ipadic",
+    "numpy",
+    "scikit-learn",
+    "safetensors",
+)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a stage tells afterwards: `numbers` for programs (JSON-able), `markdown` for people."""
+
+    numbers: dict[str, Any]
+    markdown: str
+
+
+class Stage:
+    """What a room may use while it works: its folders, its log, its metrics and its progress line.
+
+    Attributes:
+        out: the run folder; products go here, atomically.
+        partial: scratch that survives a kill and is deleted when the stage is done.
+    """
+
+    def __init__(self, name: str, out: Path) -> None:
+        self.name, self.out, self.partial = name, out, out / "partial"
+
+    def log(self, message: str) -> None:
+        """One line on stderr and in log.txt. Ids, lengths and hashes only: never document text."""
+        print(f"{self.name}: {message}", file=sys.stderr, flush=True)
+        with (self.out / "log.txt").open("a", encoding="utf-8") as file:
+            file.write(f"{_now()} {message}\n")
+
+    def metric(self, **figures: float | int | str | None) -> None:
+        """Appends one line to metrics.jsonl."""
+        with (self.out / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(figures, ensure_ascii=False) + "\n")
+
+    def rewind_metrics(self, last: int, step_key: str = "step") -> None:
+        """Drops the metric lines after step `last`, which a resumed run will write again."""
+        kept = [
+            row for row in read_metrics(self.out) if not (isinstance(row.get(step_key), int) and row[step_key] > last)
+        ]
+        write_atomic(self.out / "metrics.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
+
+    def progress(self, label: str, total: int | None, unit: str, done: int = 0) -> Progress:
+        """A progress line for this stage; `done` is what an earlier, interrupted run finished."""
+        return Progress(f"{self.name}: {label}", total, unit, done)
+
+
+def perform(name: str, recipe: Settings, inputs: Sequence[Path], out: Path, work: Callable[[Stage], Report]) -> Report:
+    """The report of one stage, which is run, continued or, when nothing changed, read from its folder.
+
+    Raises:
+        UserError: the folder belongs to another recipe or other inputs, another process works in it, an input is
+            missing, or the disk is full.
+    """
+    out = Path(out)
+    try:
+        _refuse_overlap(out, inputs)
+        identity = _identity(name, recipe, inputs)
+        out.mkdir(parents=True, exist_ok=True)
+        _refuse_other(out, identity)  # before the lock, which would leave a file in a folder that is not ours
+        with _locked(out):
+            done = read_done(out)
+            _refuse_other(out, identity)
+            if done is not None and _complete(out, done):
+                shutil.rmtree(out / "partial", ignore_errors=True)
+                print(f"{name}: unchanged, skipped ({out})", file=sys.stderr)
+                return Report(**json.loads((out / "report.json").read_text(encoding="utf-8")))
+            return _work(name, recipe, identity, out, work)
+    except (UserError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        known = from_os_error(error)
+        if known is None:
+            raise
+        raise known from error
+
+
+def read_done(folder: Path) -> dict[str, Any] | None:
+    """The DONE record of a finished stage (`products`: relative path -> hash and size), or None."""
+    try:
+        done = json.loads((folder / DONE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # missing, or something of that name that is not ours
+        return None
+    return done if isinstance(done, dict) and {"identity", "products"} <= done.keys() else None
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """All lines of metrics.jsonl; a last line that a kill cut off is left out."""
+    rows: list[dict[str, Any]] = []
+    try:
+        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return rows
+    for line in lines:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows
+
+
+def digest(path: Path) -> str:
+    """A hash of an input: of the products of a finished stage, or of the files themselves.
+
+    Raises:
+        UserError: the input is missing, is empty, or is a stage that has not finished.
+    """
+    if not path.exists():
+        raise UserError("not there", where=path, expected="an input file or folder", todo="check the path")
+    for folder in (path, *path.resolve().parents):
+        done = read_done(folder)
+        if done is not None:
+            known = _recorded(path, folder, done)
+            if known:
+                return _hash(known)
+            break  # not a product of the stage, or changed since: its content counts
+        if (folder / "recipe.resolved.yaml").exists() and (folder / "manifest.json").exists():
+            raise UserError(
+                "this stage has not finished",
+                where=folder,
+                expected="a DONE file in it",
+                todo="run it again first: it continues",
+            )
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    files = [file for file in files if not any(part.startswith(".") for part in file.relative_to(path).parts)]
+    if not files:
+        raise UserError("the folder is empty", where=path, expected="input files", todo="check the path")
+    return _hash([(p.relative_to(path).as_posix(), quick_hash(p)) for p in files])
+
+
+def _recorded(path: Path, folder: Path, done: dict[str, Any]) -> list[tuple[str, str]]:
+    """Names and hashes of a finished stage's products at `path`; nothing when one of them changed its size."""
+    inside = path.resolve().relative_to(folder.resolve()).as_posix()
+    rows = {
+        name: row
+        for name, row in sorted(done["products"].items())
+        if inside in (".", name) or name.startswith(inside + "/")
+    }
+    for name, row in rows.items():
+        product = folder / name
+        if not product.is_file() or product.stat().st_size != row["size_bytes"]:
+            return []
+    return [(name, row["hash"]) for name, row in rows.items()]
+
+
+def _work(name: str, recipe: Settings, identity: dict[str, Any], out: Path, work: Callable[[Stage], Report]) -> Report:
+    stage = Stage(name, out)
+    manifest = {**identity, **_circumstances(), "started": _now()}
+    manifest["continued"] = (out / "manifest.json").exists()
+    write_atomic(out / "manifest.json", _json(manifest))  # first: it tells a later run whose folder this is
+    write_atomic(out / "recipe.resolved.yaml", to_yaml(recipe))
+    (out / DONE).unlink(missing_ok=True)
+    _remove_asides(out)
+    stage.partial.mkdir(exist_ok=True)
+    started = time.monotonic()
+    _reset_peak_memory()
+    report = work(stage)
+    seconds = time.monotonic() - started
+    manifest |= {"finished": _now(), "seconds": round(seconds, 2), "peak_memory_gib": _peak_memory_gib()}
+    write_atomic(out / "report.json", _json({"numbers": report.numbers, "markdown": report.markdown}))
+    write_atomic(out / "report.md", report.markdown)
+    write_atomic(out / "manifest.json", _json(manifest))
+    products = {
+        path.relative_to(out).as_posix(): {"hash": file_hash(path), "size_bytes": path.stat().st_size}
+        for path in sorted(out.rglob("*"))
+        if path.is_file() and path.relative_to(out).as_posix() not in NOT_PRODUCT and stage.partial not in path.parents
+    }
+    write_atomic(out / DONE, _json({"identity": identity["identity"], "products": products}))
+    shutil.rmtree(stage.partial, ignore_errors=True)  # after DONE: a kill in between must not cost the work again
+    stage.log(f"done in {duration(seconds)}, peak memory {manifest['peak_memory_gib']:.2f} GiB ({out})")
+    return report
+
+
+def _identity(name: str, recipe: Settings, inputs: Sequence[Path]) -> dict[str, Any]:
+    """What makes two runs the same: stage, settings and content of the inputs; not paths, time or machine."""
+    rows = [{"path": str(path), "hash": digest(Path(path))} for path in inputs]
+    settings = {key: value for key, value in recipe.model_dump(mode="json").items() if key not in NOT_IDENTITY}
+    return {
+        "stage": name,
+        "identity": _hash([name, settings, [row["hash"] for row in rows]]),
+        "recipe": _hash(settings),
+        "seed": settings.get("seed"),
+        "inputs": rows,
+    }
+
+
+def _refuse_overlap(out: Path, inputs: Sequence[Path]) -> None:
+    for path in inputs:
+        if path.resolve() in (out.resolve(), *out.resolve().parents):
+            raise UserError(
+                "the output folder lies inside an input",
+                where=out,
+                expected="a folder of its own: what is written there would change the input",
+                todo="choose another --out",
+            )
+
+
+def _refuse_other(out: Path, identity: dict[str, Any]) -> None:
+    try:
+        before = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        strange = [path.name for path in out.iterdir() if not path.name.startswith(".")]
+        if strange:
+            raise UserError(
+                f"the output folder holds other files ({len(strange)})",
+                where=out,
+                expected="a new folder or one of this stage",
+                todo="choose another --out",
+            ) from None
+        return
+    if before.get("identity") == identity["identity"]:
+        return
+    if before.get("stage") != identity["stage"]:
+        what = f"the output folder belongs to the stage {before.get('stage')}"
+    elif before.get("recipe") != identity["recipe"]:
+        what = "the output folder belongs to another recipe"
+    else:
+        what = "the output folder was made from other inputs"
+    raise UserError(
+        what,
+        where=out,
+        expected="the recipe and inputs in its recipe.resolved.yaml and manifest.json",
+        todo="choose another --out, or delete the folder to make it anew",
+    )
+
+
+def _remove_asides(out: Path) -> None:
+    """Half-written files of a killed run (see `rinsho.files`)."""
+    for path in out.rglob(".*.aside"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _complete(out: Path, done: dict[str, Any]) -> bool:
+    """Whether all products are still there in their size; otherwise the stage runs again."""
+    return (out / "report.json").is_file() and all(
+        (out / name).is_file() and (out / name).stat().st_size == row["size_bytes"]
+        for name, row in done["products"].items()
+    )
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    with (out / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                "another rinsho process is working in this folder",
+                where=out,
+                expected="one process a folder",
+                todo="wait for it or choose another --out",
+            ) from None
+        yield
+
+
+def _circumstances() -> dict[str, Any]:
+    """Code, packages and machine, for the manifest; neither user nor host name."""
+    packages = {}
+    for package in PACKAGES:
+        try:
+            packages[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    machine = {"system": platform.platform(), "cores": os.cpu_count(), "python": platform.python_version()}
+    return {"rinsho": rinsho.__version__, "commit": _commit(), "packages": packages, "machine": machine}
+
+
+def _commit() -> str | None:
+    """The commit of the checkout this code runs from, read without calling git."""
+    git = Path(__file__).resolve().parents[2] / ".git"
+    try:
+        head = (git / "HEAD").read_text().strip()
+        if not head.startswith("ref: "):
+            return head
+        reference = head.removeprefix("ref: ")
+        if (git / reference).exists():
+            return (git / reference).read_text().strip()
+        packed = (git / "packed-refs").read_text().splitlines()
+        return next((line.split()[0] for line in packed if line.endswith(" " + reference)), None)
+    except OSError:
+        return None
+
+
+def _reset_peak_memory() -> None:
+    with suppress(OSError):  # not Linux or not allowed: the peak of the whole process is reported instead
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_memory_gib() -> float:
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return round(int(line.split()[1]) / 2**20, 3)
+    except OSError:
+        pass
+    import resource
+
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3)
+
+
+def _hash(value: Any) -> str:
+    return blake2b(json.dumps(value, sort_keys=True, ensure_ascii=True).encode(), digest_size=16).hexdigest()
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=2) + "\n"
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")

@@ -1,0 +1,23 @@
+"""JMED-LLM and IgakuQA as items: reading, prompts, splits, scorers, intervals and trivial baselines (N3, N2.4-2)."""
+
+from rinsho.tasks.igakuqa import read_igakuqa
+from rinsho.tasks.item import (
+    AnswerForm,
+    Item,
+    Kind,
+    Part,
+    Split,
+    answer_text,
+    choice_text,
+    document_key,
+    documents,
+    labels,
+    passages,
+)
+from rinsho.tasks.read import read_data, read_jmed, read_train
+from rinsho.tasks.splits import train_part
+
+__all__ = [
+    "AnswerForm", "Item", "Kind", "Part", "Split", "answer_text", "choice_text", "document_key", "documents", "labels",
+    "passages", "read_data", "read_igakuqa", "read_jmed", "read_train", "train_part",
+]  # fmt: skip

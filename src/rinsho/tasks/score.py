@@ -1,0 +1,207 @@
+"""Pure scorers: the benchmark's own rules, restated and safe, and corrected ones beside them.
+
+Nothing a model wrote is ever executed; hostile answers (huge, nested, not text) count as wrong, quickly. scikit-learn
+defines the same accuracy and kappa (tested to 1e-12); scipy is used inside one function for the best matching.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import unicodedata
+import warnings
+from collections.abc import Hashable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from rinsho.tasks.item import NO_ANSWER
+
+MAX_ANSWER_CHARS = 16_384  # a benchmark answer has at most 512 tokens of at most 16 characters
+MAX_PAIRS = 20_000  # of gold and given entities whose overlap is looked at, per answer
+
+_FIRST_LETTER = re.compile("[A-F]")
+_LETTER_ALONE = re.compile(r"[\s「『(\[\"'*]*([A-Za-z](?:[ ]?[,、][ ]?[A-Za-z])*)[\s」』)\]\"'*.。:]*\Z")
+_LETTER_FIRST = re.compile(r"([A-Za-z])\s?[.:)、]\s*")
+
+Floats = npt.NDArray[np.float64]
+
+
+def first_letter(answer: str) -> str:
+    """The benchmark's reading of a choice: the first capital A to F anywhere, else "None".
+
+    >>> first_letter("ADEの可能性は低い"), first_letter("わかりません")
+    ('A', 'None')
+
+    Source: N3-2.
+    """
+    found = _FIRST_LETTER.search(answer)
+    return found.group() if found else NO_ANSWER
+
+
+def strict_letters(answer: str, legal: Sequence[str], texts: Sequence[str] = ()) -> tuple[str, ...]:
+    r"""The letters an answer gives and nothing else gives; () where it gives none that is legal.
+
+    Read are: the letter(s) alone, a last line with the letter(s) alone (the text-then-letter form), and
+    `letter. text of that option`. Width does not matter.
+
+    >>> strict_letters("ADEの可能性は低い\nB", "ABCD"), strict_letters("ADEの可能性", "ABCD")
+    (('B',), ())
+    """
+    if len(answer) > MAX_ANSWER_CHARS:
+        return ()
+    text = unicodedata.normalize("NFKC", answer).strip()
+    alone = _LETTER_ALONE.match(text.rsplit("\n", 1)[-1])
+    if alone:
+        letters = tuple(sorted({part.strip() for part in re.split("[,、]", alone.group(1))}))
+        return letters if set(letters) <= set(legal) else ()
+    first = _LETTER_FIRST.match(text)
+    if first and first.group(1) in legal and len(texts) == len(legal):
+        said = "".join(text[first.end() :].split())
+        if said == "".join(unicodedata.normalize("NFKC", texts[list(legal).index(first.group(1))]).split()):
+            return (first.group(1),)
+    return ()
+
+
+def strict_letter(answer: str, legal: Sequence[str], texts: Sequence[str] = ()) -> str:
+    """The one letter of `strict_letters`, or "None"."""
+    found = strict_letters(answer, legal, texts)
+    return found[0] if len(found) == 1 else NO_ANSWER
+
+
+def parse_list(answer: str) -> list[Hashable] | None:
+    """The list that a Python list literal describes, or None where the answer is none.
+
+    The benchmark evaluates the answer as code; this accepts the same literals and runs nothing. Lists that hold
+    unhashable values (the original stops with an error there) are no answer either.
+
+    >>> parse_list("['肺癌', '発熱']"), parse_list("__import__('os')"), parse_list("肺癌")
+    (['肺癌', '発熱'], None, None)
+    """
+    if len(answer) > MAX_ANSWER_CHARS or "[" not in answer:
+        return None
+    try:
+        value = _literal(answer)
+        return value if isinstance(value, list) and all(_is_hashable(entry) for entry in value) else None
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return None
+
+
+def accuracy(gold: Sequence[str], given: Sequence[str]) -> float:
+    """Share of equal labels, 0 to 1."""
+    return sum(map(str.__eq__, gold, given)) / len(gold)
+
+
+def kappa(gold: Sequence[str], given: Sequence[str], weights: Literal["linear"] | None = None) -> float:
+    """Cohen's kappa over the labels that occur, sorted; "None" is one of them, as in the benchmark.
+
+    nan where it is not defined (one label only, on both sides).
+    """
+    names = sorted({*gold, *given})
+    return float(kappas(confusion(gold, given, names)[None], weights)[0])
+
+
+def confusion(gold: Sequence[str], given: Sequence[str], names: Sequence[str]) -> Floats:
+    """Counts, (labels, labels) float64: rows gold, columns given."""
+    place = {name: number for number, name in enumerate(names)}
+    flat = np.array([place[a] * len(names) + place[b] for a, b in zip(gold, given, strict=True)], dtype=np.int64)
+    return np.bincount(flat, minlength=len(names) ** 2).reshape(len(names), -1).astype(np.float64)
+
+
+def kappas(counts: Floats, weights: Literal["linear"] | None = None) -> Floats:
+    """Cohen's kappa of many confusion matrices: (samples, labels, labels) -> (samples,), nan where undefined."""
+    size = counts.shape[1]
+    steps = np.abs(np.subtract.outer(np.arange(size), np.arange(size))).astype(np.float64)
+    cost = steps if weights == "linear" else (steps > 0).astype(np.float64)
+    expected = counts.sum(axis=2)[:, :, None] * counts.sum(axis=1)[:, None, :]
+    total = counts.sum(axis=(1, 2))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        disagreement = (expected * cost).sum(axis=(1, 2)) / total
+        result: Floats = 1.0 - (counts * cost).sum(axis=(1, 2)) / disagreement
+    result[disagreement == 0] = np.nan
+    return result
+
+
+def exact_f1(gold: Sequence[Hashable], given: Sequence[Hashable]) -> float:
+    """F1 of one row on sets; the benchmark's score is the mean over rows."""
+    right, found = set(gold), set(given)
+    return _f1(len(right & found), len(right), len(found))
+
+
+def official_partial_f1(gold: Sequence[Hashable], given: Sequence[Hashable]) -> float:
+    """What the benchmark calls partial F1, for one row. Not a proportion: it passes 1.
+
+    As soon as any given entity equals any gold entity, every gold entity counts as found. Kept to compare with
+    published figures only; `overlap_f1` is what the name promises.
+
+    >>> gold = ["肺癌", "発熱", "咳嗽", "血痰"]
+    >>> official_partial_f1(gold, ["肺癌"]), overlap_f1(gold, ["肺癌"])
+    (1.6, 0.4)
+    """
+    right, found = set(gold), set(given)
+    return _f1(len(right) if right & found else 0, len(right), len(found))
+
+
+def overlap_f1(gold: Sequence[Hashable], given: Sequence[Hashable]) -> float:
+    """F1 of one row with partial credit: entities are matched one to one, 0 to 1.
+
+    The credit of a pair is the Dice coefficient of its longest common substring: 2 x length / (sum of lengths).
+    The matching is the best there is. Values that are not text overlap with nothing.
+    """
+    right, found = set(gold), set(given)
+    if not right or not found:
+        return float(right == found)
+    credit = float(len(right & found))
+    rest = [sorted(str(e) for e in side if isinstance(e, str)) for side in (right - found, found - right)]
+    if len(rest[0]) * len(rest[1]) <= MAX_PAIRS:
+        credit += _matching([[_dice(a, b) for b in rest[1]] for a in rest[0]])
+    return 2.0 * credit / (len(right) + len(found))
+
+
+def _f1(hits: int, gold: int, given: int) -> float:
+    if gold == 0:
+        return float(given == 0)
+    recall, precision = hits / gold, hits / given if given else 0
+    return (2 * recall * precision) / (recall + precision) if recall + precision else 0.0
+
+
+def _dice(first: str, second: str) -> float:
+    if set(first).isdisjoint(second):
+        return 0.0
+    best = 0
+    for start in range(len(first)):
+        while start + best < len(first) and first[start : start + best + 1] in second:
+            best += 1
+    return 2.0 * best / (len(first) + len(second))
+
+
+def _matching(credit: list[list[float]]) -> float:
+    """The largest sum of credits that a one-to-one matching reaches."""
+    if not credit or not credit[0]:
+        return 0.0
+    best = [max(range(len(row)), key=row.__getitem__) for row in credit]
+    wanted = [place for place, row in zip(best, credit, strict=True) if row[place] > 0]
+    if len(set(wanted)) == len(wanted):  # no two want the same: each takes its best
+        return sum(max(row) for row in credit)
+    from scipy.optimize import linear_sum_assignment
+
+    matrix = np.array(credit)
+    rows, columns = linear_sum_assignment(matrix, maximize=True)
+    return float(matrix[rows, columns].sum())
+
+
+def _literal(text: str) -> Any:
+    if "\\" not in text:
+        return ast.literal_eval(text)
+    with warnings.catch_warnings():  # "\d" is a warning, and none of the reader's business
+        warnings.simplefilter("ignore")
+        return ast.literal_eval(text)
+
+
+def _is_hashable(value: object) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True

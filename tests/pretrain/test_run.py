@@ -1,0 +1,135 @@
+"""The stage from its inputs to its folder: what it publishes, what it refuses, and kills at every kind of moment."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import toy_pretraining as toy
+
+from rinsho.errors import UserError
+from rinsho.model import load_folded, load_unfolded, read_manifest
+from rinsho.pretrain import Recipe, check, run
+from rinsho.recipe import settings
+from rinsho.run import read_metrics
+
+SCRIPT = Path(toy.__file__)
+
+
+def recipe_of(**changes):
+    return Recipe.model_validate({**toy.SETTINGS, **changes})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pretrain")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rinsho.pretrain.work.load_tokenizer", lambda _: (toy.Letters(), "letters"))
+        products = toy.run_once(folder, folder / "out")
+    return folder, products
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    monkeypatch.setattr("rinsho.pretrain.work.load_tokenizer", lambda _: (toy.Letters(), "letters"))
+
+
+def test_killed_at_every_kind_of_moment_the_products_are_the_same(finished, tmp_path):
+    folder, products = finished
+    moments = ["encode", "step:2", "step:5", "save:6", "publish"]
+    command = [sys.executable, str(SCRIPT), str(folder), str(tmp_path / "out"), *moments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == products
+    assert {"model.safetensors", "tokens/train/tokens.bin", "rinsho.json"} <= products.keys()
+    assert not (tmp_path / "out" / "partial").exists()
+
+
+def test_the_run_folder_is_a_model_folder(finished):
+    folder, _ = finished
+    model = load_folded(folder / "out")
+    assert model.config.vocab_size == 64
+    assert load_unfolded(folder / "out").config.residual_dropout == 0.1
+    manifest = read_manifest(folder / "out")
+    assert manifest["steps"] == 12
+    assert manifest["tokenizer"] == "letters"
+    assert str(folder) not in (folder / "out" / "rinsho.json").read_text()
+
+
+def test_metrics_and_report_have_the_numbers_they_promise(finished):
+    folder, _ = finished
+    rows = read_metrics(folder / "out")
+    first = next(row for row in rows if "loss" in row)
+    assert {"step", "seen_tokens", "loss", "grad_norm", "learning_rate", "tokens_per_second"} <= first.keys()
+    held_out = [row for row in rows if "validation_loss" in row]
+    assert [row["step"] for row in held_out] == [5, 10, 12]
+    assert held_out[-1]["validation_loss"] < held_out[0]["validation_loss"]
+    numbers = json.loads((folder / "out" / "report.json").read_text())["numbers"]
+    assert numbers["validation_bits_per_character"] == held_out[-1]["validation_bits_per_character"]
+    assert numbers["parameters"] == sum(numbers["parameters_by_part"].values())
+
+
+def test_a_corpus_with_a_validation_folder_uses_it_and_holds_nothing_out(stand_in, tmp_path):
+    tokenizer, corpus = toy.toy_inputs(tmp_path)
+    (corpus / "validation").mkdir()
+    (corpus / "validation" / "v.jsonl").write_text('{"id": "v", "text": "発熱なし。肺癌の疑い。"}\n')
+    report = run(recipe_of(max_tokens=128, keep_tokens=False), [tokenizer, corpus], tmp_path / "out")
+    assert (report.numbers["documents"], report.numbers["validation_documents"]) == (120, 1)
+    assert not (tmp_path / "out" / "tokens").exists()
+
+
+def test_what_can_be_known_before_starting(tmp_path):
+    inputs = toy.toy_inputs(tmp_path)
+    assert check(recipe_of(), inputs) == []
+    (tmp_path / "empty").mkdir()
+    problems = {
+        "TOKENIZER CORPUS": check(recipe_of(), inputs[:1]),
+        "no tokenizer": check(recipe_of(), [tmp_path / "empty", inputs[1]]),
+        "no documents": check(recipe_of(), [inputs[0], tmp_path / "empty"]),
+        "not there": check(recipe_of(), [inputs[0], tmp_path / "nowhere"]),
+        "no multiple": check(recipe_of(batch_tokens=100), inputs),
+        "positions": check(recipe_of(sequence_length=128), inputs),
+        "best_fit needs": check(recipe_of(document_bounds=False), inputs),
+    }
+    for text, found in problems.items():
+        assert any(text in str(problem) for problem in found), text
+        with pytest.raises(UserError):
+            raise found[0]
+
+
+def test_a_model_larger_than_the_memory_is_refused_before_starting(tmp_path):
+    tokenizer, corpus = toy.toy_inputs(tmp_path)
+    (tokenizer / "tokenizer.json").write_text(json.dumps({"model": {"vocab": [["x", 0.0]] * 100}}))
+    huge = {**toy.MODEL, "hidden_size": 65_536, "intermediate_size": 262_144, "num_hidden_layers": 96}
+    found = check(recipe_of(model=huge, device="cpu"), [tokenizer, corpus])
+    assert not found or "GiB" in str(found[0])  # none on a machine with a graphics card
+
+
+def test_too_little_text_and_too_many_broken_records_are_refused(stand_in, tmp_path):
+    tokenizer, _ = toy.toy_inputs(tmp_path)
+    little = tmp_path / "little"
+    little.mkdir()
+    (little / "a.jsonl").write_text('{"id": "a", "text": ""}\n')
+    with pytest.raises(UserError, match="not one row"):
+        recipe = recipe_of(pack="cut", document_bounds=False, validation_fraction=0)
+        run(recipe, [tokenizer, little], tmp_path / "one")
+    (little / "a.jsonl").write_text('{"id": "a", "text": "発熱"}\nbroken\n')
+    with pytest.raises(UserError, match=r"a\.jsonl:2, invalid_json"):
+        run(recipe_of(validation_fraction=0), [tokenizer, little], tmp_path / "two")
+
+
+def test_the_recipe_is_refused_with_a_suggestion_and_takes_a_preset():
+    with pytest.raises(UserError, match="did you mean 'learning_rate'"):
+        settings(Recipe, {"learning_rat": 1}, "recipe.yaml pretrain")
+    made = settings(Recipe, {"model": "tiny", "sequence_length": 64}, "recipe.yaml pretrain")
+    assert made.model.hidden_size == 192
+    assert settings(Recipe, made.model_dump(mode="json"), "again") == made
+
+
+def test_the_room_opens_without_torch():
+    code = "import sys, rinsho.pretrain, rinsho.tokens, rinsho.model; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -1,0 +1,52 @@
+"""Talking through pipes: answers stream, history stays in the window, /exit ends."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+
+from rinsho.chat import TEMPLATE, Message
+from rinsho.chat_cli import NOTICE, _fitting, chat
+from rinsho.errors import UserError
+from toy_models import toy_folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = toy_folder(tmp_path_factory.mktemp("chat"), window=96)
+    (folder / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
+    return folder
+
+
+def said(model: Path, lines: str, **options: object) -> list[str]:
+    target = io.StringIO()
+    chat(model, max_new_tokens=8, stdin=io.StringIO(lines), stdout=target, **options)
+    return target.getvalue().split("\n")
+
+
+def test_every_question_gets_an_answer_until_exit(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answers = said(model, "発熱\n\n肺癌\n/exit\n咳嗽\n", temperature=1.0)
+    assert len(answers) >= 3 and answers[-1] == ""
+    assert NOTICE in capsys.readouterr().err
+    assert said(model, "発熱\n\n肺癌\n", temperature=1.0) == answers  # the end of the input ends it too, same seed
+    assert said(model, "発熱\n\n肺癌\n", temperature=1.0, seed=2) != answers
+
+
+def test_old_turns_are_forgotten_and_long_questions_cut(model: Path) -> None:
+    from rinsho.generate import Generator
+
+    generator = Generator(model)
+    history = [Message("user", "発熱" * 10), Message("assistant", "咳嗽" * 10)] * 3
+    prompt = _fitting(generator, history, Message("user", "肺癌"), 60)
+    assert len(prompt) <= 60 and len(history) == 4
+    prompt = _fitting(generator, history, Message("user", "肺癌" * 200), 60)
+    assert len(prompt) == 60 and history == []
+    assert len(said(model, "発熱" * 200 + "\n")) >= 2
+
+
+def test_a_base_model_is_refused_clearly(tmp_path: Path) -> None:
+    folder = toy_folder(tmp_path / "base", chat=False)
+    with pytest.raises(UserError, match="no chat template"):
+        said(folder, "発熱\n")
