@@ -22,6 +22,7 @@ from rinsho.errors import UserError, from_os_error
 STAGES = {
     "samples": ("rinsho.samples", "nothing", "invented Japanese clinical text, lexicon and benchmark-shaped tasks"),
     "corpus": ("rinsho.corpus", "TEXT...", "clean, deduplicated shards, and what was dropped with its reason"),
+    "quality": ("rinsho.quality", "CORPUS", "the documents that a classifier does not call low in quality"),
     "tokenizer": ("rinsho.tokenizer", "CORPUS... [LEXICON.csv...]", "a tokenizer folder (MeCab + Unigram)"),
     "pretrain": ("rinsho.pretrain", "TOKENIZER CORPUS...", "a base model folder"),
     "finetune": ("rinsho.finetune", "MODEL DATA...", "an instruct model folder"),
@@ -32,6 +33,8 @@ ACTIONS = {
     "report": "write report.html of a run folder (`all` does it at its end)",
     "chat": "talk to a model folder",
     "doctor": "what is installed, what this machine can do, what is missing for which command",
+    "corpus inspect": "show a random sample of what a corpus run dropped for a reason, or kept; prints text",
+    "corpus report": "write the report of a corpus run again, with token counts when a tokenizer is given",
 }
 
 
@@ -84,6 +87,14 @@ def _dispatch(options: argparse.Namespace) -> int:
         from rinsho.chat_cli import chat
 
         chat(options.model, max_new_tokens=options.max_new_tokens, temperature=options.temperature)
+    elif options.command == "corpus inspect":
+        from rinsho.corpus.inspect import inspect
+
+        print(inspect(options.run, reason=options.reason, count=options.count, seed=options.seed, full=options.full))
+    elif options.command == "corpus report":
+        from rinsho.corpus.token_counts import rewrite
+
+        print(rewrite(options.run, options.tokenizer))
     else:
         from rinsho.doctor import doctor
 
@@ -175,6 +186,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         command.add_argument("inputs", nargs="*", type=Path, metavar="INPUT", help=takes)
         _common(command, "run folder (default: runs/<recipe name>/" + name + ")")
     _add_actions(commands)
+    if " ".join(arguments[:2]) in ACTIONS:  # an input of that name is given as ./inspect
+        arguments = [" ".join(arguments[:2]), *arguments[2:]]
     return parser.parse_args(arguments)
 
 
@@ -190,6 +203,15 @@ def _add_actions(commands: Any) -> None:
     chat.add_argument("model", type=Path, metavar="MODEL")
     chat.add_argument("--max-new-tokens", type=_positive, default=200, help="room for an answer, in tokens")
     chat.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest token each time")
+    inspect = commands.add_parser("corpus inspect", help=ACTIONS["corpus inspect"], description=ACTIONS["corpus inspect"])
+    inspect.add_argument("run", type=Path, metavar="RUN", help="the folder of a corpus run")
+    inspect.add_argument("--reason", help='a reason of the report, or "kept"; without it the reasons are listed')
+    inspect.add_argument("--count", type=_positive, default=10, help="documents to show")
+    inspect.add_argument("--seed", type=int, default=1, help="chooses the documents")
+    inspect.add_argument("--full", action="store_true", help="whole documents, not their beginnings")
+    again = commands.add_parser("corpus report", help=ACTIONS["corpus report"], description=ACTIONS["corpus report"])
+    again.add_argument("run", type=Path, metavar="RUN", help="the folder of a corpus run")
+    again.add_argument("--tokenizer", type=Path, metavar="FOLDER", help="count its tokens by source")
     doctor = commands.add_parser("doctor", help=ACTIONS["doctor"], description=ACTIONS["doctor"])
     doctor.add_argument("model", type=Path, nargs="?", metavar="MODEL", help="also say what this model needs")
 

@@ -38,12 +38,14 @@ NOT_PRODUCT = {
     "log.txt",
     "report.json",
     "report.md",
+    "report.html",
     "recipe.resolved.yaml",
 }
-# Settings that never change the product: how many processes share the work, how often something is written on the way,
+# Settings that never change the product: where and in how many processes the work is done, how often something is written on the way,
 # and limits that only decide whether a run goes on. They may differ when an interrupted stage continues.
 NOT_IDENTITY = {
     "workers", "save_every_steps", "log_every_steps", "keep_checkpoints", "max_broken_fraction", "max_skipped_steps",
+    "executor", "slurm",
 }  # fmt: skip
 PACKAGES = (
     "torch",

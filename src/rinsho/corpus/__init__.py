@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from rinsho.corpus.filters import AD_WORDS, ADULT_WORDS, from_path
-from rinsho.document import shard_paths
+from rinsho.corpus.executors import Slurm
+from rinsho.corpus.sources import HuggingFace, Source, files
 from rinsho.errors import UserError
 from rinsho.recipe import Settings
 from rinsho.run import Report, perform
@@ -23,14 +24,23 @@ class Recipe(Settings):
     text_field: str = Field("text", description="Field of a record that holds the text (N2.1-1).")
     id_field: str = Field("id", description="Field with the id; without it file name and line (N2.1-1).")
     source_field: str = Field("source", description="Field with the source; without it the file name (N2.1-7).")
+    sources: tuple[Source, ...] = Field((), description="How files are read, by pattern; the first that fits (N2.1-1).")
+    huggingface: tuple[HuggingFace, ...] = Field(
+        (), description="Hugging Face data sets to fetch; the only thing here that may use the network (N2.1-1)."
+    )
     personal: Literal["remove", "placeholder", "keep"] = Field(
         "remove", description="Phone numbers, e-mail, URLs, accounts, postal codes: out, [電話番号], or kept (N2.2-1)."
+    )
+    literal_numbers: bool = Field(
+        False, description="The report's literal rule: ．，become 。、 between digits too, which breaks doses (N2.2-1)."
     )
     min_chars: int = Field(20, ge=0, description="Shorter documents are dropped (characters after cleaning).")
     max_chars: int = Field(1_000_000, ge=1, description="Longer documents are dropped (characters after cleaning).")
     min_japanese_fraction: float = Field(0.3, ge=0, le=1, description="Share of kana and kanji a document must have.")
     max_symbol_fraction: float = Field(0.25, ge=0, le=1, description="Share of symbols a document may have.")
-    max_repetition_fraction: float = Field(0.5, ge=0, le=1, description="Share of text in repeated sentences.")
+    max_repetition_fraction: float = Field(
+        0.6, ge=0, le=1, description="Share of 16-character windows of the text that stood in it before."
+    )
     drop_incomplete_sentences: bool = Field(
         True, description="Drop documents that do not consist of complete sentences (N2.1-2)."
     )
@@ -38,23 +48,62 @@ class Recipe(Settings):
         0.3, ge=0, le=1, description="Share of text in complete sentences a document must have (N2.1-2)."
     )
     drop_copyright: bool = Field(True, description="Drop documents with a copyright notice (N2.1-2).")
-    adult_words: tuple[str, ...] = Field(ADULT_WORDS, description="Drop documents with adult words (N2.1-2).")
-    max_adult_words: int = Field(1, ge=0, description="Different adult words a document may have per 1,000 characters.")
-    ad_words: tuple[str, ...] = Field(AD_WORDS, description="Words of adverts and page furniture.")
-    max_ad_words: int = Field(2, ge=0, description="Different advert words a document may have per 1,000 characters.")
+    adult_words: tuple[str, ...] | None = Field(
+        None, description="Drop documents with these words; none takes the list that comes with rinsho (N2.1-2)."
+    )
+    max_adult_words: int = Field(1, ge=0, description="Different ones that 1,000 characters may have, 4,000 twice as many.")
+    ad_words: tuple[str, ...] | None = Field(
+        None, description="Words of adverts and page furniture; none takes the list that comes with rinsho."
+    )
+    max_ad_words: int = Field(2, ge=0, description="Different ones that 1,000 characters may have, 4,000 twice as many.")
+    word_lists: dict[str, Path] = Field({}, description="Own word lists: reason -> text file, one word a line (N2.1-2).")
+    max_listed_words: int = Field(0, ge=0, description="Different ones that 1,000 characters may have, 4,000 twice as many.")
     filters: tuple[str, ...] = Field(
         (), description="Own filters as package.module:function, each Document -> Drop or None, after the others."
     )
+    trusted_sources: tuple[str, ...] = Field(
+        (), description="Sources that only length and own filters apply to, such as hospital notes."
+    )
+    decontaminate: tuple[Path, ...] = Field(
+        (), description="Benchmark files or folders whose passages must not stand in the corpus (N2.1-3)."
+    )
+    decontamination: Literal["remove", "report"] = Field(
+        "remove", description="Drop documents with benchmark passages, or only list them."
+    )
+    decontamination_chars: int = Field(
+        30, ge=8, description="A shared passage has at least this many characters, white space not counted."
+    )
     deduplicate: bool = Field(True, description="Keep one of documents equal up to width and white space (N2.1-3).")
+    near_duplicates: bool = Field(True, description="Keep one of documents that are nearly the same (N2.1-3).")
+    near_threshold: float = Field(
+        0.8, gt=0, le=1, description="Near means at least this Jaccard similarity of character n-grams (N2.1-3)."
+    )
+    near_ngram_chars: int = Field(5, ge=1, description="Length of these n-grams (N2.1-3).")
+    near_bands: int = Field(24, ge=1, description="MinHash bands: more find more pairs and cost 8 bytes a document.")
+    near_rows: int = Field(5, ge=1, description="MinHash values a band: more let fewer unlike pairs through.")
+    sentence_documents: int = Field(
+        20, ge=0, description="Sentences in more documents than this are kept in one only; 0 is off (N2.1-3)."
+    )
+    sentence_min_chars: int = Field(15, ge=1, description="Shorter sentences are never removed (N2.1-3).")
+    sentence_keep_sources: tuple[str, ...] = Field(
+        (), description="Sources whose documents keep all their sentences, such as clinical notes."
+    )
     max_broken_fraction: float = Field(0.01, ge=0, le=1, description="Share of broken records that stops the run.")
     max_size_mb: float | None = Field(
         None, gt=0, description="Take at most this many MB of input text, a sample by hash of the id; none takes all."
     )
     sources_first: tuple[str, ...] = Field(
-        (), description="With max_size_mb: sources taken whole before others are sampled."
+        (), description="Preferred sources: stay when others repeat them; taken whole before max_size_mb samples."
     )
     validation_fraction: float = Field(0.0, ge=0, lt=1, description="Share of documents put into validation/ (NA-4).")
-    shard_documents: int = Field(10_000, ge=1, description="Documents a written shard holds.")
+    shard_documents: int = Field(10_000, ge=1, description="Documents a written shard holds at most.")
+    piece_mb: float = Field(
+        16.0, gt=0, description="Small files are worked off together up to this size on disk: what a kill costs at most."
+    )
+    executor: Literal["pool", "local", "ray", "slurm"] = Field(
+        "pool", description="Where the work runs: own processes, or datatrove on this machine, Ray or Slurm."
+    )
+    slurm: Slurm = Field(Slurm(), description="What a Slurm job is given.")
     workers: int = Field(0, ge=0, description="Processes; 0 is one a core. The product is the same for any number.")
     seed: int = Field(1, description="Decides the sample and the validation documents.")
 
@@ -65,22 +114,26 @@ def run(recipe: Recipe, inputs: Sequence[Path], out: Path) -> Report:
     Raises:
         UserError: no documents, a file that is cut off, too many broken records, or nothing left after the filters.
 
-    Source: SPEC N2.1-2, N2.1-3, N2.1-7, N2.2-1, N2.2-2.
+    Source: SPEC N2.1-1, N2.1-2, N2.1-3, N2.1-7, N2.2-1, N2.2-2.
     """
     from rinsho.corpus.work import work
 
-    return perform("corpus", recipe, inputs, out, lambda stage: work(recipe, inputs, stage))
+    all_inputs = [*inputs, *recipe.decontaminate, *recipe.word_lists.values()]
+    return perform("corpus", recipe, all_inputs, out, lambda stage: work(recipe, inputs, stage))
 
 
 def check(recipe: Recipe, inputs: Sequence[Path]) -> list[UserError]:
     """Everything that can be known before starting: inputs there, limits that can be met, own filters importable."""
+    from rinsho.corpus.filters import from_path
+
     problems = []
-    try:
-        shard_paths([Path(path) for path in inputs])
-    except UserError as error:
-        problems.append(error)
-    if not inputs:
+    if not inputs and not recipe.huggingface:
         problems.append(UserError("no input", where="corpus", expected="files or folders with documents"))
+    elif inputs:
+        try:
+            files(recipe, [Path(path) for path in inputs])
+        except UserError as error:
+            problems.append(error)
     if recipe.min_chars > recipe.max_chars:
         problems.append(
             UserError("min_chars is above max_chars", where="corpus.min_chars", expected="a smaller number")
@@ -90,4 +143,15 @@ def check(recipe: Recipe, inputs: Sequence[Path]) -> list[UserError]:
             from_path(name)
         except UserError as error:
             problems.append(error)
+    for name in recipe.word_lists:
+        if not re.fullmatch("[a-z][a-z0-9_]*", name):
+            problems.append(
+                UserError(f"a word list is called {name!r}", where="corpus.word_lists", expected="letters a-z, 0-9 and _")
+            )
+    for key, paths in (("decontaminate", recipe.decontaminate), ("word_lists", tuple(recipe.word_lists.values()))):
+        problems += [
+            UserError("not there", where=path, expected=f"a file for corpus.{key}", todo="check the path")
+            for path in paths
+            if not path.exists()
+        ]
     return problems

@@ -6,10 +6,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rinsho.document import read_documents
+from rinsho.corpus.sources import SourceFile, read
 from rinsho.run import Stage, write_atomic
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ def hash64(text: str) -> int:
     return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
 
 
-def choose(recipe: Recipe, shards: Sequence[Path], stage: Stage) -> Sample | None:
+def choose(recipe: Recipe, files: Sequence[SourceFile], stage: Stage) -> Sample | None:
     """The sample of at most `max_size_mb` of text, or None when all of it is wanted. Reads all ids and sizes once."""
     if recipe.max_size_mb is None:
         return None
@@ -48,9 +47,9 @@ def choose(recipe: Recipe, shards: Sequence[Path], stage: Stage) -> Sample | Non
         first, last = json.loads(saved.read_text())
         return Sample(recipe.seed, recipe.sources_first, (first, last))
     rows: list[tuple[tuple[int, int], int]] = []
-    with stage.progress("choosing a sample", len(shards), "files") as progress:
-        for path in shards:
-            rows += _places(recipe, path)
+    with stage.progress("choosing a sample", len(files), "files") as progress:
+        for file in files:
+            rows += _places(recipe, file)
             progress.update()
     rows.sort()
     total, last_place = 0, (-1, -1)
@@ -63,13 +62,11 @@ def choose(recipe: Recipe, shards: Sequence[Path], stage: Stage) -> Sample | Non
     return Sample(recipe.seed, recipe.sources_first, last_place)
 
 
-def _places(recipe: Recipe, path: Path) -> list[tuple[tuple[int, int], int]]:
-    from rinsho.corpus.shard import byte_length, source_of
+def _places(recipe: Recipe, file: SourceFile) -> list[tuple[tuple[int, int], int]]:
+    from rinsho.corpus.piece import byte_length, source_of
 
     rows = []
-    for document in read_documents(
-        path, text_field=recipe.text_field, id_field=recipe.id_field, on_broken=lambda _: None
-    ):
-        source = source_of(document, recipe, path)
+    for document in read(file, lambda _: None):
+        source = source_of(document, file)
         rows.append((place(recipe.seed, recipe.sources_first, document.id, source), byte_length(document.text)))
     return rows

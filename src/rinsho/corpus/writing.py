@@ -24,14 +24,14 @@ def read_lines(path: Path) -> Iterator[bytes]:
 class LineWriter:
     """Documents into one zstd file, batched; use as a context manager. `path` appears when the block ends well."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, level: int = 3) -> None:
+        self._path, self._level = path, level
         self._stack = ExitStack()
         self._batch: list[bytes] = []
 
     def __enter__(self) -> LineWriter:
         file = self._stack.enter_context(atomic_file(self._path))
-        compressor = zstandard.ZstdCompressor(level=3, write_checksum=True)
+        compressor = zstandard.ZstdCompressor(level=self._level, write_checksum=True)
         self._stream = self._stack.enter_context(compressor.stream_writer(file, closefd=False))
         return self
 
@@ -58,10 +58,10 @@ class LineWriter:
 
 
 class ShardWriter:
-    """Lines into `folder/00000.jsonl.zst`, `00001…`, each of `documents` lines; nothing written, no folder."""
+    """Lines into `folder/<prefix>000.jsonl.zst`, `001…`, each of `documents` lines; nothing written, no folder."""
 
-    def __init__(self, folder: Path, documents: int) -> None:
-        self.folder, self.documents = folder, documents
+    def __init__(self, folder: Path, documents: int, prefix: str = "") -> None:
+        self.folder, self.documents, self.prefix = folder, documents, prefix
         self.written = 0
         self._open: LineWriter | None = None
 
@@ -78,7 +78,7 @@ class ShardWriter:
         """Adds one ready JSON line with its line feed."""
         if self._open is None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._open = LineWriter(self.folder / f"{self.written // self.documents:05d}.jsonl.zst").__enter__()
+            self._open = LineWriter(self.folder / f"{self.prefix}{self.written // self.documents:03d}.jsonl.zst").__enter__()
         self._open.write_line(line)
         self.written += 1
         if self.written % self.documents == 0:

@@ -74,6 +74,7 @@ SYMBOLS = {
     "⻑": "長", "⻘": "青", "⻝": "食", "⻤": "鬼", "⻨": "麦", "⻩": "黄", "⻫": "斉", "⻭": "歯", "⻯": "竜",
     "⻲": "亀", "⻁": "虎", "⻄": "西", "⻆": "角", "⻣": "骨", "⺠": "民",
 }  # fmt: skip
+WIDE = {code: code + 0xFEE0 for code in range(0x21, 0x7F)}  # ASCII to full width
 AFTER = {**HYPHENS, **TILDES, **LINE_BREAKS, **SPACES, **SYMBOLS}
 
 SUPERSCRIPTS = "⁰¹²³⁴-⁹⁺⁻"
@@ -104,6 +105,12 @@ def fine() -> str:
         and (character := chr(point)) not in changed
         and (point > 0x1FFFF or character in restored or unicodedata.normalize("NFKC", character) == character)
     )
+
+
+@cache
+def others() -> re.Pattern[str]:
+    """One character that clean text may not hold."""
+    return re.compile(f"[^{fine()}]")
 
 
 def as_class(points: Iterable[int]) -> str:

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-from rinsho.text.characters import HYPHENS
+from rinsho.text import phones
+from rinsho.text.characters import HYPHENS, TILDES, WIDE
 
 PLACEHOLDERS = {
     "url": "[URL]",
@@ -25,68 +26,73 @@ PLACEHOLDERS = {
     "phone": "[電話番号]",
 }
 
-_URL_PART = r"[!#-'*-;=?-~]"  # printable ASCII without space, quotation mark, parentheses and angle brackets
-_URL = (  # the first letter is a plain set, so that the search jumps from one to the next
-    r"[hHtTfFsSwW](?:(?:(?<=[hH])[tT]{2}[pP][sS]?|(?<=[tT])[tT][pP][sS]?|(?<=[fF])[tT][pP][sS]?|(?<=[sS])[fF][tT][pP])"
-    rf"://(?:{_URL_PART}++|\({_URL_PART}*+\))*+"
-    rf"|(?<=[wW])(?<![A-Za-z0-9.-].)[wW]{{2}}\.[A-Za-z0-9-]++\.{_URL_PART}++)"
+# An address goes on while ASCII does; brackets belong to it in pairs, punctuation only when more follows.
+_WORD = r"#-&+\-/0-9=@A-Z_a-z"
+_MARKS = r"!'*,.:;?|~"
+_BODY = (
+    rf"(?:[{_WORD}]|[{_MARKS}]++(?=[{_WORD}])|\([{_WORD}{_MARKS}]*+\)|\[[{_WORD}{_MARKS}]*+\]|\{{[{_WORD}{_MARKS}]*+\}}"
+    # the name of an encyclopedia's article; other Japanese text goes on with the sentence
+    r"|[ァ-ヶー一-鿿々](?<=/wiki/.)[ァ-ヶー一-鿿々]*+)++"
 )
-_LOCAL = "A-Za-z0-9._%+'-"
+_SCHEMES = (
+    r"(?<=[hH])(?:[tT]{2}|[xX]{2}|\*\*)[pP][sS]?|(?<=[tT])[tT][pP][sS]?|(?<=[fF])[tT][pP][sS]?|(?<=[sS])[fF][tT][pP]"
+    r"|(?<=[fF])ile|(?<=[wW])[sS]{1,2}|(?<=s)(?:sh|vn|mb)|(?<=g)it|(?<=l)daps?|(?<=r)tsp|(?<=i)rc"
+)
+# where a name with a path is an address (`example.jp/a`) and not a member of something (`Math.PI/180`, `Node.js/npm`)
+DOMAINS = "com|net|org|jp|info|biz|edu|gov|io|dev|ly|gl|gle|be|tv|ms|co|eu|uk|us|de|fr|cn|kr|tw"
+_URL = (
+    rf"[hHtTfFsSwWglri](?:(?:{_SCHEMES})://{_BODY}"
+    rf"|(?<=[wW])(?<![A-Za-z0-9.-].)(?:ww|WW)[0-9]?\.[A-Za-z0-9-]++\.{_BODY})"
+    # a scheme with a user, and a name with a path
+    rf"|[A-Za-z](?<![A-Za-z0-9+.-].)[A-Za-z0-9+.-]*+://[A-Za-z0-9._~%+:-]++@{_BODY}"
+    rf"|[A-Za-z0-9](?<![A-Za-z0-9@._/%-].)[A-Za-z0-9-]*+\.(?:[A-Za-z0-9-]++\.)*?(?:{DOMAINS})(?::[0-9]{{1,5}})?/(?:{_BODY})?"
+)
+_LOCAL = "A-Za-z0-9._%+-"
+_FILES = "png|jpe?g|gif|svg|webp|bmp|ico|js|css|html?"  # image@2x.png
+_AT = "(?:at|AT|あっと|アット|アットマーク)"
 _EMAIL = (
-    rf"[{_LOCAL}](?<![{_LOCAL}].)(?:(?<=m)ailto:[{_LOCAL}]++|[{_LOCAL}]*+)(?:@|\(at\)|\[at\])"
-    r"(?:[A-Za-z0-9_-]++\.)+[A-Za-z]{2,}+(?![A-Za-z0-9_-])"
+    # the start of the part before the @: quotation marks, a full stop or a hyphen before it stay
+    r"(?:@(?=[A-Za-z0-9_]++@))?"  # @taro@example.jp
+    rf"(?:[A-Za-z0-9_%+](?:(?<![{_LOCAL}].)|(?<=[.-].)(?<![{_LOCAL}]..))(?<![{_LOCAL}]'.)|[.-](?=[.-])(?<![{_LOCAL}].))"
+    rf"(?:(?<=[mM])(?:ailto|AILTO):[{_LOCAL}]++|[{_LOCAL}]*+(?:'[{_LOCAL}]++)*+)"
+    rf"(?:@| ?[(\[【]{_AT}[)\]】] ?)"
+    r"(?:[A-Za-z0-9_-]++(?:\.|\(dot\)|\[dot\]))+"
+    rf"(?!(?:{_FILES})(?![A-Za-z0-9]))(?:xn--[A-Za-z0-9-]++|[A-Za-z]{{2,}}+)(?![A-Za-z0-9]|[_-][A-Za-z0-9])"
+    rf"(?:\?(?:subject|body|cc|bcc)={_BODY})?"
 )
-# `@` in dosing (3T@毎食後, 5mg@1日1回, O2 3L@NC) is followed by a digit, a Japanese letter or few letters
-_ACCOUNT = r"@(?<![A-Za-z0-9._%+-]@)[A-Za-z_][A-Za-z0-9_]{3,}+(?:\.[A-Za-z0-9_]++)*+"
+# `@` in dosing (3T@毎食後, 5mg@1日1回, O2 3L@NC) is followed by a digit, a Japanese letter or few letters. Written like
+# accounts, too: code (`@Component(`, `@angular/core`, `@@iterator`, the words below) and where oxygen is given (@room).
+_NO_ACCOUNT = (
+    "abstract[a-z]+|annotation|apply|author|bidi_dir|brief|case|charset|classmethod|click|code|color-profile|component|contentchild[a-z]*|container|"
+    "counter-style|dataclass|default|defer|deprecated|directive|document|each|else|empty|error|example|extends?|font-[a-z-]+|"
+    "forward|function|home|hostbinding|hostlistener|implementation|import|include|inheritdoc|inject|injectable|input|interface|iterator|"
+    "keyframes|layer|link|loading|mask|media|method|mixin|module|namespace|nasal|nextlink|ngmodule|operator|option|"
+    "optional|ornaments|output|override|page|param|pipe|placeholder|position-try|property|protocol|returns?|role|room|scope|"
+    "selector|service|since|source|starting-style|staticmethod|styleset|stylistic|supports|swash|switch|tailwind|test|"
+    "throws|title|todo|type|typedef|version|viewchild[a-z]*|view-transition|viewport|ward|while"
+)
+_ACCOUNT = (
+    rf"@(?<![A-Za-z0-9_%+@`{{-]@)(?<![A-Za-z0-9]\.@)(?!(?i:{_NO_ACCOUNT})(?![A-Za-z0-9_]))"
+    r"""[A-Za-z_][A-Za-z0-9_]{3,}+(?:[.-][A-Za-z0-9_]++)*+(?!/[A-Za-z]|\((?:[)'"{\[\n]|\Z))"""
+)
+_PLACE = (  # how an address goes on after its postal code
+    "(?:東京都|北海道|京都府|大阪府|[一-龠]{2,3}県|[一-龠々ヶケ]{1,5}[市区郡]|(?:さいたま|つくば|いわき|ひたちなか|"
+    "つくばみらい|かすみがうら|みどり|ふじみ野|みよし|あま|いなべ|たつの|うるま|えびの|にかほ|むつ|つがる|"
+    "南アルプス|北アルプス|あきる野|あわら|おいらせ)[市町])"
+)
+_CODE = "[0-9]{3}-[0-9]{4}(?![0-9A-Za-z-])"
 _POSTAL = (
-    r"〒 ?[0-9]{3} ?-? ?[0-9]{4}(?![0-9])"
-    r"|(?<![0-9A-Za-z.-])[0-9]{3}-[0-9]{4}(?= ?(?:東京都|北海道|京都府|大阪府|[一-龠]{2,3}県))"
+    r"〒[ :]{0,2}[0-9]{3}(?: ?-? ?(?:[0-9]{4}|[0-9]{2}))?(?![0-9])"
+    rf"|(?<![0-9A-Za-z.-]){_CODE}(?=[ 、,]?{_PLACE})"
+    "|(?:(?<=郵便番号)|(?<=郵便番号[ :は(])|(?<=郵便番号: )|(?<=郵便番号は、))[0-9]{3} ?-? ?[0-9]{4}(?![0-9])"
 )
-
-_S = r"(?: ?- ?| ?\(|\) ?|[ .])"  # between the groups of a number
-_ENDS = r"(?![0-9])(?!-[0-9])(?!\.[0-9])"
-_CALL = ("電話", "電話番号", "携帯", "携帯番号", "携帯電話", "連絡先", "ファックス", "ファクス", "フリーダイヤル",
-         "TEL", "Tel", "tel", "FAX", "Fax", "fax")  # fmt: skip
-_LAST_SEVEN = rf"{_S}?[0-9]{{4}}{_S}?[0-9]{{4}}"  # of a mobile number: 4 and 4
-_FIXED = (  # the groups after the first 0 of a ten-digit number, by length of the area code
-    rf"[346]{_S}[0-9]{{4}}{_S}?[0-9]{{4}}",
-    rf"[1-9][1-9]{_S}[0-9]{{3}}{_S}?[0-9]{{4}}",
-    rf"[1-9][0-9]{{2}}{_S}[0-9]{{2}}{_S}?[0-9]{{4}}",
-    rf"[1-9][0-9]{{3}}{_S}[0-9]{_S}[0-9]{{4}}",
-    "000-[0-9]{2}-[0-9]{4}",  # made-up numbers in samples and forms
-)
-_SERVICE = (
-    rf"(?:120|570|990){_S}?(?:[0-9]{{3}}{_S}?[0-9]{{3}}|[0-9]{{2}}{_S}?[0-9]{{4}})",
-    rf"800{_S}?[0-9]{{3}}{_S}?[0-9]{{4}}",
-)
-_MOBILE = rf"[5-9]0{_LAST_SEVEN}"
+POSTAL_BEFORE_LINE = re.compile(rf"(?<![0-9A-Za-z.-]){_CODE}(?= ?\n ?{_PLACE})")  # the address on the next line
+_CODE_BEFORE_LINE = re.compile("-(?<=[0-9]{3}-)[0-9]{4} ?\n")
 
 
-def _phone() -> str:
-    """The pattern of Japanese phone numbers; dates, doses, laboratory values and codes do not have these groups."""
-    marks = ("", ":", " ", ": ", ".", "は", "(", "/", "-")
-    named = "|".join(f"(?<={re.escape(word + mark)}0)" for word in _CALL for mark in marks)
-    letters = "|".join(f"(?<={re.escape(word + mark)}0)" for word in _CALL if word.isascii() for mark in ("", "-"))
-    # not inside a longer number or code; letters only when they say "phone"
-    free = (
-        r"(?=[1-9]|000-)(?:(?<![0-9A-Za-z]0)(?<![0-9][-./,]0)(?<![A-Za-z]-0)"
-        rf"|(?:(?<=[A-Za-z]0)|(?<=[A-Za-z]-0))(?:{letters}))"
-    )
-    plain = "|".join((_MOBILE, *_SERVICE, *_FIXED))
-    brackets = (
-        rf"[346]\) ?[0-9]{{4}}{_S}?[0-9]{{4}}",
-        rf"[1-9][1-9]\) ?[0-9]{{3}}{_S}?[0-9]{{4}}",
-        rf"[1-9][0-9]{{2}}\) ?[0-9]{{2,3}}{_S}?[0-9]{{3,4}}",
-        rf"[1-9][0-9]{{3}}\) ?[0-9]{_S}?[0-9]{{4}}",
-        rf"[5-9]0\) ?[0-9]{{4}}{_S}?[0-9]{{4}}",
-    )
-    abroad = "|".join((*_SERVICE, _MOBILE, *(group.replace(_S, f"{_S}?") for group in _FIXED)))
-    return (
-        rf"0{free}(?:{plain}){_ENDS}"
-        rf"|0(?=[1-9][0-9]{{8}}{_ENDS})(?:{named})[0-9]{{9}}"  # ten digits in a row: only where the words before say so
-        rf"|\(0(?:{'|'.join(brackets)}){_ENDS}"
-        rf"|\+(?<![0-9]\+)81{_S}?(?:\(0\){_S}?|0)?(?:{abroad}){_ENDS}"
-    )
+def may_hold_code_before_line(text: str) -> bool:
+    """False when `POSTAL_BEFORE_LINE` surely finds nothing (cheap)."""
+    return _CODE_BEFORE_LINE.search(text) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +104,36 @@ class Span:
     kind: str
 
 
+Anchor = str | re.Pattern[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How a kind of personal data is found in normalised text, and quickly known to be absent."""
+
+    pattern: re.Pattern[str]
+    anchors: tuple[Anchor, ...]  # quick to look for; one lies in every line that has some
+    needs: tuple[str, ...]  # a text without any of these strings has none
+
+    def may_be_in(self, text: str) -> bool:
+        """False when the text surely has none."""
+        for anchor in self.anchors:  # noqa: SIM110 - runs for every sentence, and generators are slow to start
+            if anchor in text if isinstance(anchor, str) else anchor.search(text):
+                return True
+        return False
+
+
 @cache
-def patterns() -> dict[str, tuple[tuple[str, ...], re.Pattern[str]]]:
-    """Kind -> (a text without any of these strings has none, pattern for normalised text), in the order to use."""
+def forms() -> dict[str, Form]:
+    """Kind -> its form, in the order to use: what was found by one is gone for the next."""
+    domain, code = re.compile(rf"\.(?:{DOMAINS})[:/]"), re.compile("-(?<=[0-9]{3}-)[0-9]{4}")
+    written_out = ("(at)", "(AT)", "[at]", "[AT]", "【at】", "【AT】", "アット", "あっと")
     return {
-        "url": (("://", "www.", "WWW.", "Www."), re.compile(_URL)),
-        "email": (("@", "(at)", "[at]"), re.compile(_EMAIL)),
-        "postal_code": (("〒", "県", "都", "道", "府"), re.compile(_POSTAL)),
-        "account": (("@",), re.compile(_ACCOUNT)),
-        "phone": (("0", "+81"), re.compile(_phone())),
+        "url": Form(re.compile(_URL), ("://", "www", "WWW", "Www", domain), (".", "://")),
+        "email": Form(re.compile(_EMAIL), ("@", *written_out), (".", "dot")),
+        "postal_code": Form(re.compile(_POSTAL), ("〒", "郵便番号", code), ("〒", "-", "郵便番号")),
+        "account": Form(re.compile(_ACCOUNT), ("@",), ("@",)),
+        "phone": Form(phones.pattern(), phones.anchors(), ("0", "+81")),
     }
 
 
@@ -118,14 +145,18 @@ def find(text: str) -> list[Span]:
     >>> find("2024-03-12 アムロジピン5mg @1日1回 WBC 12,300 ICD I10")
     []
     """
-    spans = []
+    spans: list[Span] = []
     view = _view(text)
-    for kind, (guards, pattern) in patterns().items():
-        if not any(guard in view for guard in guards):
+    for kind, form in forms().items():
+        if not form.may_be_in(view):
             continue
-        found = [Span(match.start(), match.end(), kind) for match in pattern.finditer(view)]
-        spans += found
+        found = [Span(match.start(), match.end(), kind) for match in form.pattern.finditer(view)]
+        if kind == "postal_code" and may_hold_code_before_line(view):
+            view = "".join(_blanked(view, found))
+            found += [Span(match.start(), match.end(), kind) for match in POSTAL_BEFORE_LINE.finditer(view)]
+            found.sort(key=lambda span: span.start)
         if found:
+            spans += found
             view = "".join(_blanked(view, found))
     return sorted(spans, key=lambda span: span.start)
 
@@ -148,8 +179,9 @@ def replace(text: str, mode: Literal["placeholder", "remove"] = "placeholder") -
 
 @cache
 def _view_table() -> dict[int, str]:
-    table = {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)} | {0x3000: " ", 0xA0: " "}
-    return table | {ord(mark): "-" for mark in (*HYPHENS, "‑")}
+    table = {wide: chr(code) for code, wide in WIDE.items()} | {0x3000: " ", 0xA0: " ", ord("，"): "、"}
+    table |= {ord(mark): "~" for mark in TILDES} | {ord(mark): "・" for mark in "･·•∙⋅‧"}
+    return table | {ord(mark): "-" for mark in (*HYPHENS, *"‑﹣﹘⁻₋")}
 
 
 def _view(text: str) -> str:

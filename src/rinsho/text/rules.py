@@ -8,127 +8,26 @@ Source: SPEC N2.2-1; deviations from the report's literal rules (numbers are pro
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
-from rinsho.text import characters, personal
-
-Replacement = str | Callable[[re.Match[str]], str]
-
-
-@dataclass(frozen=True)
-class Step:
-    """One contextual rule: `pattern` is replaced where the text holds one of `guards` (always, when there are none)."""
-
-    name: str
-    pattern: re.Pattern[str]
-    replacement: Replacement
-    guards: tuple[str, ...] = ()
-    ends: bool = False  # a space at either end is a guard too
-    test: Callable[[str], bool] | None = None  # a cheap test in place of guards; True when in doubt
-
-    def __call__(self, text: str) -> str:
-        """The text with this rule applied."""
-        return self.pattern.sub(self.replacement, text) if self.applies(text) else text
-
-    def applies(self, text: str) -> bool:
-        """False when the rule surely changes nothing (cheap)."""
-        if self.test is not None:
-            return self.test(text)
-        if not self.guards or (self.ends and (text[:1] == " " or text[-1:] == " ")):
-            return True
-        return any(guard in text for guard in self.guards)
-
-
-_WIDE = r"A-Za-z0-9Ａ-Ｚａ-ｚ０-９_＿\-－‐"  # letters of an address in either width
-_DIGIT = "0-9０-９"
-_POWER = characters.SUPERSCRIPTS
-
-
-def _half_width_periods(match: re.Match[str]) -> str:
-    rest = match[0].lstrip("．")  # a full stop before the address is a full stop
-    return "．" * (len(match[0]) - len(rest)) + rest.replace("．", ".")
-
-
-def _may_hold_address(text: str) -> bool:
-    return "．" in text and any(mark in text for mark in ("@", "＠", "//", "／／", "www", "ｗｗｗ", "WWW", "ＷＷＷ"))
-
-
-# Before normalisation: what it would destroy. `PREPARE` has to hold every character that one of these changes.
-PREPARE = re.compile("[\r．，" + characters.SUPERSCRIPTS + characters.FRACTIONS + "]")
-PREPARATION = (
-    Step("line_breaks", re.compile("\r\n"), "\n", ("\r",)),
-    Step("powers", re.compile(rf"[{_POWER}](?<=[{_DIGIT}].)(?:(?<![⁺⁻])|(?=[⁰¹²³⁴-⁹]))"), r"^\g<0>"),
-    Step("fractions", re.compile(rf"[{characters.FRACTIONS}](?<=[{_DIGIT}].)"), r" \g<0>"),
-    Step(
-        "addresses",
-        re.compile(
-            rf"(?<![{_WIDE}+%.．])[{_WIDE}+%.．]*+[@＠][{_WIDE}]++(?:[.．][{_WIDE}]++)*+"
-            r"|(?i:[hｈ]?[tｔ]{2}[pｐ][sｓ]?)[:：][/／]{2}[!-~！-～]++|(?i:[wｗ]{3})[.．][!-~！-～]++"
-        ),
-        _half_width_periods,
-        test=_may_hold_address,
-    ),
-    Step(
-        "list_numbers",
-        re.compile(rf"(?m:．(?:(?<=^[{_DIGIT}]．)|(?<=^[{_DIGIT}]{{2}}．)|(?<=[#＃][{_DIGIT}]．)))"),
-        ".",
-        ("．",),
-    ),
-    Step("decimal_points", re.compile(rf"．(?<=[{_DIGIT}]．)(?=[{_DIGIT}])"), ".", ("．",)),
-    Step("thousands_commas", re.compile(rf"，(?<=[{_DIGIT}]，)(?=[{_DIGIT}])"), ",", ("，",)),
+from rinsho.text import characters
+from rinsho.text.steps import (
+    CONTEXT,
+    LAST_RESORT,
+    LITERAL_PREPARATION,
+    PREPARATION,
+    REPETITION,
+    ROUNDS,
+    TIDY,
+    Step,
+    across_lines,
+    removal,
 )
 
 
-def _may_repeat(text: str) -> bool:
-    """False when no character stands five times in a row.
-
-    The text as one large number, compared with itself one character further on: four equal neighbours are eight zero
-    bytes. Eight times as fast as looking with the pattern.
-    """
-    units = text.encode("utf-16-le", "surrogatepass")
-    if len(units) != 2 * len(text):  # characters of two units
-        return True
-    number = int.from_bytes(units, "little")
-    return bytes(8) in (number ^ (number >> 16)).to_bytes(len(units), "little")
-
-
-# After normalisation.
-CONTEXT = (
-    Step("ellipsis", re.compile("・{3,}"), "…", ("・・・",)),
-    Step("ellipsis", re.compile(r"\.\.\.[.…]*"), "…", ("...",)),
-    Step("ellipsis", re.compile(r"\.\.?…"), "…", (".…",)),
-    Step("ellipsis", re.compile("…[.…]+"), "…", ("……", "….")),
-    Step("degrees", re.compile("°C"), "℃", ("°C",)),
-    Step("degrees", re.compile("°F"), "℉", ("°F",)),
-    Step("choonpu", re.compile("ー(?<=[0-9A-Za-z)]ー)(?=[0-9A-Za-z(])"), "-", ("ー",)),
-)
-TIDY = (
-    Step("white_space", re.compile("  +"), " ", ("  ",)),
-    Step("white_space", re.compile("(?m: (?:(?<=^ )|$))"), "", (" \n", "\n "), ends=True),
-    Step("white_space", re.compile("\n{3,}"), "\n\n", ("\n\n\n",)),
-)
-REPETITION = Step("repetition", re.compile(r"([^0-9\s])\1{4,}"), r"\1\1\1", test=_may_repeat)
-ROUNDS = 8  # removing something may bring together another address; hostile text could do so without end
-TAG = Step("tag", re.compile(r"#(?<![A-Za-z0-9&/#]#)(?=[^\W\d_])\w++"), " ", ("#",))
-LAST_RESORT = Step("last_resort", re.compile("[^ぁ-ゖァ-ヺ㐀-䶿一-鿿。、\n]+"), "")
-
-
-@cache
-def removal(mode: str, kinds: tuple[str, ...]) -> tuple[Step, ...]:
-    """The rules that take out personal data and web notation; `mode` is "remove" or "placeholder"."""
-    steps = [
-        Step(kind, pattern, " " if mode == "remove" else personal.PLACEHOLDERS[kind], guards)
-        for kind, (guards, pattern) in personal.patterns().items()
-        if kind in kinds
-    ]
-    return (*steps, TAG)
-
-
-def prepare(text: str) -> str:
+def prepare(text: str, literal_numbers: bool = False) -> str:
     """Doses, laboratory values, powers, list numbers and addresses kept from the rules for full-width text.
 
     >>> prepare("０．４ｍｇ、１２，３００／μＬ。"), prepare("投与した．次に，")
@@ -137,8 +36,10 @@ def prepare(text: str) -> str:
     ('１.発熱', '＃２.咳')
     >>> prepare("１５×10⁴、2½錠、ｔａｒｏ＠ｅｘａｍｐｌｅ．ｊｐ")
     '１５×10^⁴、2 ½錠、ｔａｒｏ＠ｅｘａｍｐｌｅ.ｊｐ'
+    >>> japanese_periods(prepare("０．４ｍｇ、１２，３００", literal_numbers=True))  # the report's rule
+    '０。４ｍｇ、１２、３００'
     """
-    for step in PREPARATION:
+    for step in LITERAL_PREPARATION if literal_numbers else PREPARATION:
         text = step(text)
     return text
 
@@ -212,7 +113,7 @@ def delete_others(text: str) -> str:
     >>> delete_others("頭痛😭がする\u200b♪Привет"), delete_others("𠮷田さん\ud800")
     ('頭痛がする', '𠮷田さん')
     """
-    return others().sub("", text)
+    return characters.others().sub("", text)
 
 
 def unify_choonpu(text: str) -> str:
@@ -267,6 +168,8 @@ def remove_personal(
 ) -> str:
     """Phone numbers, e-mail addresses, URLs, accounts and tags go, each leaving a space so that nothing is joined.
 
+    Line by line: what hostile text does in one line stays there.
+
     >>> remove_personal("詳細は https://example.jp/a か taro@example.jp、03-1234-5678へ #頭痛")
     '詳細は か 、 へ'
     >>> remove_personal("#1 高血圧 アムロジピン5mg @1日1回")
@@ -274,12 +177,32 @@ def remove_personal(
     """
     for _ in range(ROUNDS):
         before = text
-        for step in removal(mode, kinds):
+        for step in across_lines(mode, kinds):
             text = step(text)
+        text = tidy_white_space("\n".join(_remove_from_line(line, removal(mode, kinds)) for line in text.split("\n")))
         if text == before:
             return text
-        text = tidy_white_space(text)
     return tidy_white_space(reduce_repetition(LAST_RESORT(text)))
+
+
+def _remove_from_line(line: str, steps: tuple[Step, ...]) -> str:
+    for _ in range(ROUNDS):
+        before = line
+        for step in steps:
+            line = step(line)
+        if line == before:
+            return line
+        line = tidy_white_space(line)
+    return tidy_white_space(reduce_repetition(LAST_RESORT(line)))
+
+
+def set_space(text: str, space: str = " ") -> str:
+    """White space as the tokenizer wants it: each space becomes `space`; line feeds stay.
+
+    >>> set_space("主訴 発熱", "\u2581")
+    '主訴▁発熱'
+    """
+    return text.replace(" ", space)
 
 
 RULES: tuple[Callable[[str], str], ...] = (
@@ -298,17 +221,31 @@ RULES: tuple[Callable[[str], str], ...] = (
     tidy_white_space,
     reduce_repetition,
     remove_personal,
+    set_space,
 )
 
 
-def one_by_one(text: str) -> str:
+def one_by_one(
+    text: str,
+    *,
+    personal: str = "remove",
+    kinds: tuple[str, ...] = ("url", "email", "account", "phone"),
+    literal_numbers: bool = False,
+    space: str = " ",
+) -> str:
     """What `clean` gives, by the plain chain of the rules: the reference for tests and benchmarks.
 
     >>> one_by_one("体温は３８．５℃．#1 肺炎　電話０９０－１２３４－５６７８")
     '体温は38.5℃。#1 肺炎 電話'
     """
+    settings: dict[Callable[[str], str], Callable[[str], str]] = {
+        prepare: partial(prepare, literal_numbers=literal_numbers),
+        remove_personal: partial(remove_personal, mode=personal, kinds=kinds),
+        set_space: partial(set_space, space=space),
+    }
     for rule in RULES:
-        text = rule(text)
+        if rule is not remove_personal or personal != "keep":
+            text = settings.get(rule, rule)(text)
     return text
 
 
@@ -317,12 +254,6 @@ def _context(name: str, text: str) -> str:
         if step.name == name:
             text = step(text)
     return text
-
-
-@cache
-def others() -> re.Pattern[str]:
-    """One character that clean text may not hold."""
-    return re.compile(f"[^{characters.fine()}]")
 
 
 @cache
