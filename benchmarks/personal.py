@@ -50,7 +50,7 @@ PATHS = ("", "/", "/a", "/a/b.html", "/index.php?id=12&x=%E3%81%82", "/~taro/#to
 LABELS = ("電話", "電話番号：", "TEL", "TEL:", "Tel. ", "ＴＥＬ：", "携帯", "携帯電話番号は", "FAX:", "連絡先 ", "連絡先：", "緊急連絡先（",
           "お問い合わせ先：", "自宅電話：", "ファックス ", "TEL/FAX ", "電話（", "【電話】")  # fmt: skip
 PLACES = ("東京都千代田区", "北海道札幌市", "京都府京都市", "大阪府大阪市", "神奈川県横浜市", "横浜市西区", "世田谷区北沢", "さいたま市大宮区",
-          "つくば市天王台", "福岡市中央区", "三宅島三宅村東京都")  # fmt: skip
+          "つくば市天王台", "福岡市中央区", "三宅島三宅村")  # fmt: skip
 Item = tuple[str, str, str]  # what stands before it, the item itself, what has to follow
 
 
@@ -163,13 +163,13 @@ def url(rng: random.Random) -> Item:
         item = scheme + host + path
     if rng.random() < 0.25 and "[" not in item and "肺" not in item and "," not in item:
         item = wide(item)
-    return rng.choice(("", "", "URL: ", "詳細は", "参照：", "<")), item, ""
+    return rng.choice(("", "", "URL: ", "詳細は", "参照：", "<")), item, "を参照" if item.endswith("炎") else ""
 
 
 def account(rng: random.Random) -> Item:
     """An account name."""
     name = (
-        rng.choice(("hanako", "taro_y", "Dr_Sato", "_abc1", "nurse2024", "ABCDEF", "hana.ko", "ken-1"))
+        rng.choice(("hanako", "taro_y", "Dr_Sato", "_abc1", "nurse2024", "ABCDEF", "hana.ko", "kenji-1"))
         + rng.choice(("", "_", ""))
         + _digits(rng, rng.randrange(3))
     )
@@ -306,7 +306,7 @@ def recall(carriers: list[str], count: int) -> None:
             else:
                 missed.append(f"{kind}: {shape(before[-8:])} | {shape(item)} | {shape(after[:8])}")
         print(f"| {kind} | {count} | {len(items)} | {found} | {found / count:.4f} |", flush=True)
-    print("".join(f"\nmissed {line}" for line in missed[:40]))
+    print("".join(f"\nmissed {line!r}" for line in missed[:40]))
 
 
 def false_removals(paths: list[Path], limit: float | None) -> None:

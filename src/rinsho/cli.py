@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import rinsho
 from rinsho.errors import UserError, from_os_error
@@ -92,14 +92,22 @@ def _dispatch(options: argparse.Namespace) -> int:
 
         print(inspect(options.run, reason=options.reason, count=options.count, seed=options.seed, full=options.full))
     elif options.command == "corpus report":
-        from rinsho.corpus.token_counts import rewrite
-
-        print(rewrite(options.run, options.tokenizer))
+        print(_corpus_report(options))
     else:
         from rinsho.doctor import doctor
 
         print(doctor(options.model))
     return 0
+
+
+def _corpus_report(options: argparse.Namespace) -> str:
+    from rinsho.corpus.report import rewrite
+    from rinsho.corpus.token_counts import with_tokens
+
+    if options.tokenizer is None:
+        return rewrite(options.run).markdown
+    most = options.max_documents_per_source
+    return with_tokens(options.run, options.tokenizer, max_documents_per_source=most).markdown
 
 
 def _all(options: argparse.Namespace) -> int:
@@ -186,9 +194,10 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         command.add_argument("inputs", nargs="*", type=Path, metavar="INPUT", help=takes)
         _common(command, "run folder (default: runs/<recipe name>/" + name + ")")
     _add_actions(commands)
-    if " ".join(arguments[:2]) in ACTIONS:  # an input of that name is given as ./inspect
-        arguments = [" ".join(arguments[:2]), *arguments[2:]]
-    return parser.parse_args(arguments)
+    words = list(arguments)
+    if " ".join(words[:2]) in ACTIONS:  # `corpus inspect RUN`; an input of that name is ./inspect
+        words[:2] = [" ".join(words[:2])]
+    return parser.parse_args(words)
 
 
 def _add_actions(commands: Any) -> None:
@@ -197,23 +206,32 @@ def _add_actions(commands: Any) -> None:
         "given", nargs="*", metavar="NAME=FOLDER", help="folders that the recipe's inputs name in braces"
     )
     _common(everything, "run folder (default: runs/<recipe name>)")
+    _add_corpus_actions(commands)
     report = commands.add_parser("report", help=ACTIONS["report"], description=ACTIONS["report"])
     report.add_argument("run", type=Path, metavar="RUN")
     chat = commands.add_parser("chat", help=ACTIONS["chat"], description=ACTIONS["chat"])
     chat.add_argument("model", type=Path, metavar="MODEL")
     chat.add_argument("--max-new-tokens", type=_positive, default=200, help="room for an answer, in tokens")
     chat.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest token each time")
-    inspect = commands.add_parser("corpus inspect", help=ACTIONS["corpus inspect"], description=ACTIONS["corpus inspect"])
-    inspect.add_argument("run", type=Path, metavar="RUN", help="the folder of a corpus run")
-    inspect.add_argument("--reason", help='a reason of the report, or "kept"; without it the reasons are listed')
-    inspect.add_argument("--count", type=_positive, default=10, help="documents to show")
-    inspect.add_argument("--seed", type=int, default=1, help="chooses the documents")
-    inspect.add_argument("--full", action="store_true", help="whole documents, not their beginnings")
-    again = commands.add_parser("corpus report", help=ACTIONS["corpus report"], description=ACTIONS["corpus report"])
-    again.add_argument("run", type=Path, metavar="RUN", help="the folder of a corpus run")
-    again.add_argument("--tokenizer", type=Path, metavar="FOLDER", help="count its tokens by source")
     doctor = commands.add_parser("doctor", help=ACTIONS["doctor"], description=ACTIONS["doctor"])
     doctor.add_argument("model", type=Path, nargs="?", metavar="MODEL", help="also say what this model needs")
+
+
+def _add_corpus_actions(commands: Any) -> None:
+    about = ACTIONS["corpus inspect"]
+    sample = commands.add_parser("corpus inspect", help=about, description=f"{about}. Without a reason: lists them.")
+    sample.add_argument("run", type=Path, metavar="RUN", help="the folder of a corpus run")
+    sample.add_argument("--reason", metavar="X", help="a reason of the report, or kept")
+    sample.add_argument("--count", type=_positive, default=10, metavar="N", help="documents (10)")
+    sample.add_argument("--seed", type=int, default=1, metavar="S", help="another seed is another sample (1)")
+    sample.add_argument("--full", action="store_true", help="whole texts instead of 400 characters")
+    about = ACTIONS["corpus report"]
+    again = commands.add_parser("corpus report", help=about, description=about)
+    again.add_argument("run", type=Path, metavar="RUN", help="the folder of a corpus run")
+    again.add_argument("--tokenizer", type=Path, metavar="FOLDER", help="count the tokens of each source with it")
+    again.add_argument(
+        "--max-documents-per-source", type=_positive, metavar="N", help="count about as many and scale up"
+    )
 
 
 def _common(command: argparse.ArgumentParser, out_help: str) -> None:
@@ -254,6 +272,11 @@ def _field_lines(prefix: str, settings: Any) -> list[str]:
     lines = []
     for key, field in settings.model_fields.items():
         kind = getattr(field.annotation, "__name__", None) or str(field.annotation).replace("typing.", "")
+        inner = next((part for part in get_args(field.annotation) if hasattr(part, "model_fields")), None)
+        if inner is not None:  # a tuple of settings
+            lines += [f"  {prefix}.{key} (list of the following)", f"      {field.description}"]
+            lines += _field_lines(f"{prefix}.{key}[]", inner)
+            continue
         nested = hasattr(field.annotation, "model_fields")
         default = "required" if field.is_required() else repr(field.get_default(call_default_factory=True))
         lines.append(f"  {prefix}.{key} ({kind})" if nested else f"  {prefix}.{key} ({kind}, {default})")

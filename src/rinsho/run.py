@@ -39,6 +39,7 @@ NOT_PRODUCT = {
     "report.json",
     "report.md",
     "report.html",
+    ".token_counts.jsonl",
     "recipe.resolved.yaml",
 }
 # Settings that never change the product: where and in how many processes the work is done, how often something is written on the way,
@@ -57,6 +58,10 @@ PACKAGES = (
     "numpy",
     "scikit-learn",
     "safetensors",
+    "orjson",
+    "zstandard",
+    "datasets",
+    "datatrove",
 )
 
 

@@ -22,7 +22,13 @@ from rinsho.overlap import char_ngrams, jaccard, normalised
 from rinsho.text import clean, sentences
 
 BOILERPLATE = "この記事は情報の提供だけを目的とし、診断や治療の代わりにはなりません。"
-SETTINGS = {"piece_mb": 0.05, "near_threshold": 0.7, "sentence_documents": 10, "validation_fraction": 0.05, "workers": 1}
+SETTINGS = {
+    "piece_mb": 0.05,
+    "near_threshold": 0.7,
+    "sentence_documents": 10,
+    "validation_fraction": 0.05,
+    "workers": 1,
+}
 
 
 def write(path: Path, documents: list[Document]) -> None:
@@ -88,7 +94,9 @@ def test_copies_and_near_copies_go_and_one_of_each_stays(done: tuple[Path, dict[
     assert "clinic-copy" in kept, "a preferred source wins over the crawl"
 
 
-def test_what_was_dropped_as_near_is_near_and_what_is_kept_is_not(done: tuple[Path, dict[str, object]], crawl: Path) -> None:
+def test_what_was_dropped_as_near_is_near_and_what_is_kept_is_not(
+    done: tuple[Path, dict[str, object]], crawl: Path
+) -> None:
     out, numbers = done
     before = {d.id: clean(d.text) for path in shard_paths([crawl]) for d in read_documents(path)}
     grams = {name: char_ngrams(text) for name, text in before.items()}
@@ -141,13 +149,17 @@ def test_sentences_of_a_source_can_be_kept(crawl: Path, tmp_path: Path) -> None:
     assert sum(BOILERPLATE in document.text for document in kept.values()) > 50
 
 
-def test_same_bytes_for_any_number_of_workers(done: tuple[Path, dict[str, object]], crawl: Path, tmp_path: Path) -> None:
+def test_same_bytes_for_any_number_of_workers(
+    done: tuple[Path, dict[str, object]], crawl: Path, tmp_path: Path
+) -> None:
     settings = SETTINGS | {"sources_first": ["clinic"], "workers": 2}
     run(Recipe.model_validate(settings), [crawl], tmp_path / "out")
     assert product(tmp_path / "out") == product(done[0])
 
 
-def test_same_documents_whatever_the_files_are_called(done: tuple[Path, dict[str, object]], crawl: Path, tmp_path: Path) -> None:
+def test_same_documents_whatever_the_files_are_called(
+    done: tuple[Path, dict[str, object]], crawl: Path, tmp_path: Path
+) -> None:
     names = sorted(path.name for path in crawl.iterdir())
     (tmp_path / "other").mkdir()
     for number, name in enumerate(names):
@@ -162,7 +174,16 @@ def test_same_documents_whatever_the_files_are_called(done: tuple[Path, dict[str
 def test_benchmark_passages_are_removed_or_listed(crawl: Path, tmp_path: Path) -> None:
     victim = next(iter(read_documents(crawl / "0.jsonl.zst")))
     passage = normalised(clean(victim.text))[20:70]
-    rows = [{"problem_id": "999A1", "problem_text": f"次の文を読め。{passage}診断はどれか。", "choices": ["ア", "イ"], "answer": ["a"], "points": "1", "text_only": True}]
+    rows = [
+        {
+            "problem_id": "999A1",
+            "problem_text": f"次の文を読め。{passage}診断はどれか。",
+            "choices": ["ア", "イ"],
+            "answer": ["a"],
+            "points": "1",
+            "text_only": True,
+        }
+    ]
     (tmp_path / "bench").mkdir()
     (tmp_path / "bench/999-a.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     for mode in ("remove", "report"):
@@ -185,7 +206,9 @@ def test_hospital_export_and_crawl_in_one_run(crawl: Path, tmp_path: Path) -> No
         rows = csv.writer(file)
         rows.writerow(["番号", "主訴", "現病歴"])
         for number in range(30):
-            history = f"{number}日前から38.5℃の発熱と咳嗽があり、\n近医でｱﾓｷｼｼﾘﾝを{number}日間処方されたが改善しなかった。"
+            history = (
+                f"{number}日前から38.5℃の発熱と咳嗽があり、\n近医でｱﾓｷｼｼﾘﾝを{number}日間処方されたが改善しなかった。"
+            )
             rows.writerow([f"A{number:03d}", f"発熱（{number}日目）", history])
     recipe = SETTINGS | {
         "near_duplicates": False, "sentence_documents": 0,
@@ -202,7 +225,13 @@ def test_hospital_export_and_crawl_in_one_run(crawl: Path, tmp_path: Path) -> No
 
 def test_own_word_list(crawl: Path, tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("ﾎﾟﾁ病院\n", encoding="utf-8")
-    write(tmp_path / "in/a.jsonl.zst", [Document("ポチ病院を受診した。発熱があり、検査を行った。異常はなかった。", "a"), Document("別の病院を受診した。発熱があり、検査を行った。異常はなかった。", "b")])
+    write(
+        tmp_path / "in/a.jsonl.zst",
+        [
+            Document("ポチ病院を受診した。発熱があり、検査を行った。異常はなかった。", "a"),
+            Document("別の病院を受診した。発熱があり、検査を行った。異常はなかった。", "b"),
+        ],
+    )
     recipe = Recipe.model_validate(SETTINGS | {"word_lists": {"place": tmp_path / "words.txt"}})
     run(recipe, [tmp_path / "in"], tmp_path / "out")
     assert found(tmp_path / "out/dropped")["a"].meta["reason"] == "place"
@@ -215,7 +244,9 @@ def test_own_word_list(crawl: Path, tmp_path: Path) -> None:
 def test_killed_in_any_step_and_started_again(
     done: tuple[Path, dict[str, object]], crawl: Path, tmp_path: Path, step: str, workers: int
 ) -> None:
-    words = [f"corpus.{key}={value}" for key, value in (SETTINGS | {"sources_first": "[clinic]", "workers": workers}).items()]
+    words = [
+        f"corpus.{key}={value}" for key, value in (SETTINGS | {"sources_first": "[clinic]", "workers": workers}).items()
+    ]
     command = [sys.executable, "-m", "rinsho", "corpus", str(crawl), "--out", str(tmp_path / "out")]
     command += [word for setting in words for word in ("--set", setting)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}

@@ -14,7 +14,7 @@ from quality.made import bad, good, make_corpus, text_of
 from rinsho.document import shard_paths
 from rinsho.errors import UserError
 from rinsho.quality import Recipe, forest, report
-from rinsho.quality.features import FloretFeatures, ModelFeatures, train_floret, words
+from rinsho.quality.features import FloretFeatures, ModelFeatures, form, train_floret, words
 from rinsho.quality.labels import HIGH, LOW, parse, read_label_file, read_prompt
 from rinsho.quality.sample import draw
 from rinsho.run import Stage
@@ -120,12 +120,12 @@ def test_floret_is_deterministic_and_each_text_alone(tmp_path: Path) -> None:
         vectors.append(FloretFeatures(recipe(), tmp_path / name).vectors(texts))
     assert (tmp_path / "a/floret.bin").read_bytes() == (tmp_path / "b/floret.bin").read_bytes()
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["floret.bin"]
-    assert np.array_equal(vectors[0], vectors[1]) and vectors[0].shape == (120, 8)
+    assert np.array_equal(vectors[0], vectors[1]) and vectors[0].shape == (120, 20)
     alone = FloretFeatures(recipe(), tmp_path / "a")
     backwards = np.concatenate([alone.vectors([text]) for text in texts[::-1]])[::-1]
     assert np.array_equal(backwards, vectors[0])
     strange = alone.vectors(["", " \n", "未知の語と孤立\ud800\x00</s>__label__x"])
-    assert not strange[:2].any() and strange[2].any() and np.isfinite(strange).all()
+    assert not strange[:2, :8].any() and strange[2, :8].any() and np.isfinite(strange).all()
 
 
 def test_a_full_word_cache_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,6 +135,31 @@ def test_a_full_word_cache_changes_nothing(tmp_path: Path, monkeypatch: pytest.M
     whole = FloretFeatures(recipe(), tmp_path / "f").vectors(texts)
     monkeypatch.setattr("rinsho.quality.features.CACHED_WORDS", 5)
     assert np.array_equal(FloretFeatures(recipe(), tmp_path / "f").vectors(texts), whole)
+
+
+def test_form_of_a_text() -> None:
+    found = form("胸部CTを見た。\n3 ☆")
+    shares = [
+        1,
+        1,
+        1,
+        1,
+        0,
+        2,
+        0,
+        3,
+        2,
+        1,
+    ]  # rest, line feed, space, stop, comma, hiragana, katakana, kanji, latin, digit
+    np.testing.assert_allclose(found[:10], np.array(shares) / 12)
+    np.testing.assert_allclose(found[10:], [np.log(13), np.log(2)])
+    assert form("") == [0.0] * 12
+
+
+@given(st.text())
+def test_any_text_has_a_form(text: str) -> None:
+    found = np.array(form(text))
+    assert np.isfinite(found).all() and abs(found[:10].sum() - bool(text)) < 1e-9
 
 
 def test_floret_without_words(tmp_path: Path) -> None:

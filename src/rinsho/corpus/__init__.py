@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from rinsho.corpus.executors import Slurm
-from rinsho.corpus.sources import HuggingFace, Source, files
+from rinsho.corpus.sources import HuggingFace, Source, files, problem
 from rinsho.errors import UserError
 from rinsho.recipe import Settings
 from rinsho.run import Report, perform
@@ -118,7 +118,8 @@ def run(recipe: Recipe, inputs: Sequence[Path], out: Path) -> Report:
     """
     from rinsho.corpus.work import work
 
-    all_inputs = [*inputs, *recipe.decontaminate, *recipe.word_lists.values()]
+    local = [Path(settings.dataset) for settings in recipe.huggingface if Path(settings.dataset).is_dir()]
+    all_inputs = [*inputs, *local, *recipe.decontaminate, *recipe.word_lists.values()]
     return perform("corpus", recipe, all_inputs, out, lambda stage: work(recipe, inputs, stage))
 
 
@@ -134,6 +135,7 @@ def check(recipe: Recipe, inputs: Sequence[Path]) -> list[UserError]:
             files(recipe, [Path(path) for path in inputs])
         except UserError as error:
             problems.append(error)
+    problems += [found for settings in recipe.huggingface if (found := problem(settings))]
     if recipe.min_chars > recipe.max_chars:
         problems.append(
             UserError("min_chars is above max_chars", where="corpus.min_chars", expected="a smaller number")

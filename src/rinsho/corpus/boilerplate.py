@@ -96,7 +96,7 @@ def frequent(pieces: Sequence[SentenceFile], min_documents: int, memory_bytes: i
     """
     total = sum(int(piece.counts[piece.alive].sum(dtype=np.int64)) for piece in pieces)
     counter_bits = (memory_bytes // 2 // COUNTER_BYTES).bit_length() - 1
-    counter_bits = min(counter_bits, max((8 * total).bit_length(), 10))
+    counter_bits = min(counter_bits, max((8 * total // max(min_documents, 4)).bit_length(), 10))
     load = max(min_documents, 4) / 4 * (1 << counter_bits)  # hashes that the counters still tell apart well
     partitions = 1 << max(0, int(np.ceil(total / load)) - 1).bit_length()
     plan = _Plan(

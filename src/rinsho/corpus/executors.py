@@ -374,7 +374,7 @@ def _drive(executor: str, work: bytes, tasks: int, *, workers: int, logs: Path, 
     with (logs / "driver.log").open("ab") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-    pass
+    _follow(parent, signal_group=True)
     os.environ["LOGURU_DIAGNOSE"] = "NO"  # else the log shows the values of variables, which may be documents
     os.environ["TMPDIR"] = tempfile.tempdir = scratch
     running = logs / "running"

@@ -87,7 +87,7 @@ def groups(bands: Sequence[np.ndarray], alive: np.ndarray) -> Groups:
     """The documents that share a key of the same band with another living one.
 
     `bands` has one array a piece, uint64 (documents, bands), memory-mapped or not; `alive` is bool over all documents.
-    One band is taken at a time, so memory is about 32 bytes a living document, and the groups. (An array in Fortran
+    One band is taken at a time, so memory is about 50 bytes a living document, and the groups. (An array in Fortran
     order, `np.asfortranarray`, lets a memory map read one band without touching the others.)
 
     >>> found = groups([np.array([[1, 7], [2, 8], [1, 9]], np.uint64)], np.ones(3, bool))

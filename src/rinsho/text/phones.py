@@ -52,6 +52,12 @@ _MARKS = ("", " ", ":", ": ", " : ", ".", ". ", ".:", "は", "は、", "は:", "
           "-", "=", "→", "・", "】", "】 ", "]", "] ", ")", ") ", "):", "): ", "先", "先:", "先: ", "先は", "先 ",
           "番号", "番号:", "番号: ", "番号は", "番号 ", "/FAX", "/FAX:", "/FAX: ", "/FAX ")  # fmt: skip
 
+# words that say it is another number
+_CODES = ("第", "No.", "No. ", "No", "no.", "ID", "ID ", "ID:", "ID: ", "Lot", "Lot ", "Lot. ", "LOT ", "ロット",
+          "ロット ", "ISBN", "ISBN ", "ISSN ", "JAN ", "CAS ", "NDC ", "コード", "コード:", "コード ")  # fmt: skip
+_NUMBERED = ("検体", "受付", "受診", "症例", "登録", "製造", "患者", "管理", "整理", "識別", "会員", "商品", "注文",
+             "伝票", "承認", "認証", "口座", "証券", "保険者", "カルテ", "診察券", "ロット", "問診")  # fmt: skip
+
 
 def pattern() -> re.Pattern[str]:
     """Phone numbers with their extension; dates, doses, laboratory values and codes do not have these groups."""
@@ -80,7 +86,10 @@ def _plain() -> tuple[str, str]:
         r"(?:(?<![0-9]\.0)|(?=[0-9]{1,4}-[0-9]{1,4}-[0-9])(?<![0-9]{3}\.0)(?<!\.[0-9]\.0)(?<!\.[0-9]{2}\.0))"
         rf"|(?:(?<=[A-Za-z]0)|(?<=[A-Za-z]-0))(?:{touching}))"
     )
-    return f"{free}(?:{'|'.join((_MOBILE, *_SERVICE, *_FIXED))})", f"(?:{called})[0-9]{{9}}"
+    codes = _after(
+        [*_CODES, *(word + mark for word in _NUMBERED for mark in ("番号", "番号:", "番号 ", "番号: ", "番号は"))]
+    )
+    return f"(?!{codes}){free}(?:{'|'.join((_MOBILE, *_SERVICE, *_FIXED))})", f"(?:{called})[0-9]{{9}}"
 
 
 def _after(words: Iterable[str]) -> str:
