@@ -27,8 +27,8 @@ from random import Random
 
 import numpy as np
 
-from rinsho.corpus.near import GramFiles, greedy, groups, write_grams
-from rinsho.corpus.sketch import sketch
+from rinsho.corpus.dedup.near import GramFiles, greedy, groups, write_grams
+from rinsho.corpus.dedup.sketch import sketch
 from rinsho.document import read_documents, shard_paths
 from rinsho.text import clean
 

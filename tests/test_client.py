@@ -232,6 +232,15 @@ def test_equal_requests_are_asked_once() -> None:
     assert counts.prompt_tokens == 11
 
 
+@pytest.mark.parametrize("name", ["answers.jsonl", None])
+def test_the_same_question_later_in_a_run_is_not_asked_again(name: str | None, tmp_path: Path) -> None:
+    with Endpoint(echo) as endpoint, Client(settings(endpoint), tmp_path / name if name else None) as client:
+        first, again = list(client.ask(requests(3))), list(client.ask(requests(3)))
+        assert client.counts.attempts == 3 == sum(endpoint.asked.values())
+    assert [answer.text for answer in again] == [answer.text for answer in first]
+    assert all(answer.cached for answer in again)
+
+
 def test_other_settings_are_other_questions_but_not_another_address(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     with Endpoint(echo) as first:

@@ -88,7 +88,7 @@ def _dispatch(options: argparse.Namespace) -> int:
 
         chat(options.model, max_new_tokens=options.max_new_tokens, temperature=options.temperature)
     elif options.command == "corpus inspect":
-        from rinsho.corpus.inspect import inspect
+        from rinsho.corpus.report.inspect import inspect
 
         print(inspect(options.run, reason=options.reason, count=options.count, seed=options.seed, full=options.full))
     elif options.command == "corpus report":
@@ -102,7 +102,7 @@ def _dispatch(options: argparse.Namespace) -> int:
 
 def _corpus_report(options: argparse.Namespace) -> str:
     from rinsho.corpus.report import rewrite
-    from rinsho.corpus.token_counts import with_tokens
+    from rinsho.corpus.report.token_counts import with_tokens
 
     if options.tokenizer is None:
         return rewrite(options.run).markdown

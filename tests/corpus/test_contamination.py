@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rinsho.corpus.contamination import MAX_ITEMS, Index, contaminated
+from rinsho.corpus.filters.contamination import MAX_ITEMS, Index, contaminated
 from rinsho.document import Document
 from rinsho.errors import UserError
 from rinsho.text import clean

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rinsho.corpus import filters, shares
+from rinsho.corpus import filters
+from rinsho.corpus.filters import shares
 from rinsho.corpus.filters import Drop, Filter
-from rinsho.corpus.wordlists import WordLists, built_in, read_words
+from rinsho.corpus.filters.wordlists import WordLists, built_in, read_words
 from rinsho.document import Document
 from rinsho.errors import UserError
 from rinsho.text import clean

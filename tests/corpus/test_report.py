@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpus_run import write_run
-from rinsho.corpus import Recipe, charts, view
+from rinsho.corpus import Recipe
+from rinsho.corpus.report import charts, view
 from rinsho.corpus.filters import from_recipe
 from rinsho.corpus.report import make_report, page, read_run, rewrite
-from rinsho.corpus.token_counts import COUNTS, with_tokens
+from rinsho.corpus.report.token_counts import COUNTS, with_tokens
 from rinsho.document import Document, shard_paths
 from rinsho.errors import UserError
 
@@ -323,7 +324,7 @@ def test_tokens_by_source(run: Path, tokenizer: Path, capsys: pytest.CaptureFixt
 
 
 def test_counting_continues_where_it_stopped(run: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rinsho.corpus import token_counts
+    from rinsho.corpus.report import token_counts
 
     whole = with_tokens(run, tokenizer)
     first, _second = (run / COUNTS).read_bytes().splitlines(keepends=True)

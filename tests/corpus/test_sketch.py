@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rinsho.corpus.sketch import FEW, gram_hashes, gram_set, sentence_hashes, signature, sketch
+from rinsho.corpus.dedup.sketch import FEW, gram_hashes, gram_set, sentence_hashes, signature, sketch
 from rinsho.overlap import char_ngrams
 
 CLEAN = st.text(alphabet="発熱咳痰。！？!?」）「肺 \n𠮷ab", max_size=60)

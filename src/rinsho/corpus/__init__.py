@@ -17,6 +17,8 @@ from rinsho.run import Report, perform
 
 __all__ = ["Recipe", "check", "run"]
 
+MIN_FOUND = 0.95  # of the pairs at the threshold of near duplicates
+
 
 class Recipe(Settings):
     """Settings of the corpus. Filters with an empty list, 0 or 1 as their limit are off."""
@@ -135,10 +137,20 @@ def check(recipe: Recipe, inputs: Sequence[Path]) -> list[UserError]:
             files(recipe, [Path(path) for path in inputs])
         except UserError as error:
             problems.append(error)
-    problems += [found for settings in recipe.huggingface if (found := problem(settings))]
+    problems += [error for settings in recipe.huggingface if (error := problem(settings))]
     if recipe.min_chars > recipe.max_chars:
         problems.append(
             UserError("min_chars is above max_chars", where="corpus.min_chars", expected="a smaller number")
+        )
+    found = 1 - (1 - recipe.near_threshold**recipe.near_rows) ** recipe.near_bands
+    if recipe.near_duplicates and found < MIN_FOUND:
+        problems.append(
+            UserError(
+                f"two documents of similarity {recipe.near_threshold} would be found with probability {found:.2f} only",
+                where="corpus.near_rows",
+                expected=f"at least {MIN_FOUND} = 1 - (1 - near_threshold ** near_rows) ** near_bands",
+                todo="fewer near_rows or more near_bands, for instance 4 and 30 for a threshold of 0.6",
+            )
         )
     for name in recipe.filters:
         try:

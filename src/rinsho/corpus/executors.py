@@ -178,18 +178,19 @@ def _worker_killed() -> UserError:
 _parent: int | None = None  # the process whose end is ours; none in the process that started the run
 
 
-def _follow(parent: int, signal_group: bool = False) -> None:
-    """Lets this process (or its whole group) end within moments of `parent`, which may have been killed."""
+def _follow(parent: int, scratch: str | None = None) -> None:
+    """Lets this process end within moments of `parent`, which may have been killed; a driver with group and scratch."""
     global _parent
     first, _parent = _parent is None, parent
     if first:
-        threading.Thread(target=_end_with_parent, args=(signal_group,), daemon=True).start()
+        threading.Thread(target=_end_with_parent, args=(scratch,), daemon=True).start()
 
 
-def _end_with_parent(signal_group: bool) -> None:
+def _end_with_parent(scratch: str | None) -> None:
     while os.getppid() == _parent:
         time.sleep(FOLLOW_SECONDS)
-    if signal_group:
+    if scratch:
+        rmtree(scratch, ignore_errors=True)
         os.killpg(0, signal.SIGKILL)
     os._exit(1)
 
@@ -374,7 +375,7 @@ def _drive(executor: str, work: bytes, tasks: int, *, workers: int, logs: Path, 
     with (logs / "driver.log").open("ab") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-    _follow(parent, signal_group=True)
+    _follow(parent, scratch)
     os.environ["LOGURU_DIAGNOSE"] = "NO"  # else the log shows the values of variables, which may be documents
     os.environ["TMPDIR"] = tempfile.tempdir = scratch
     running = logs / "running"

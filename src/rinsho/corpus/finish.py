@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from rinsho.corpus import Recipe, boilerplate
+from rinsho.corpus import Recipe
+from rinsho.corpus.dedup import boilerplate
 from rinsho.corpus.filters import Drop
 from rinsho.corpus.index import Index
 from rinsho.corpus.join import KEEP, REASONS

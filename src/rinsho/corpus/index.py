@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rinsho.corpus.sample import hash64
-from rinsho.corpus.sketch import sketch
+from rinsho.corpus.dedup.sketch import sketch
 from rinsho.overlap import key
 
 if TYPE_CHECKING:

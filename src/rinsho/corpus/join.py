@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from rinsho.corpus import Recipe, boilerplate, near
+from rinsho.corpus import Recipe
+from rinsho.corpus.dedup import boilerplate, near
 from rinsho.corpus.index import Index
 from rinsho.corpus.piece import stop_if_orphan
 from rinsho.corpus.writing import read_lines

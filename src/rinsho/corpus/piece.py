@@ -9,8 +9,9 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rinsho.corpus import Recipe
 from rinsho.corpus.filters import Drop, Filter, from_recipe
@@ -23,6 +24,9 @@ from rinsho.errors import UserError
 from rinsho.files import sync_files
 from rinsho.text import clean_counted
 from rinsho.text.cleaning import KINDS
+
+if TYPE_CHECKING:
+    from rinsho.corpus.filters.contamination import Index
 
 ALIVE_EVERY = 64  # documents between two looks whether the run that started us still lives
 ALL_KINDS = (*KINDS, "postal_code")
@@ -219,9 +223,7 @@ def _contamination(recipe: Recipe, counts: Counts, found: TextIO) -> Filter:
     """A filter that lists documents with benchmark passages in `found` and, when the recipe says so, drops them."""
     if not recipe.decontaminate:
         return lambda _: None
-    from rinsho.corpus.contamination import Index
-
-    index = Index.from_files(recipe.decontaminate, recipe.decontamination_chars)
+    index = _benchmarks(recipe.decontaminate, recipe.decontamination_chars)
 
     def rule(document: Document) -> Drop | None:
         chars, items = index.covered(document.text)
@@ -235,6 +237,14 @@ def _contamination(recipe: Recipe, counts: Counts, found: TextIO) -> Filter:
         return None
 
     return rule
+
+
+@lru_cache(maxsize=1)
+def _benchmarks(paths: tuple[Path, ...], chars: int) -> Index:
+    """The passages of the benchmark files, read once a process."""
+    from rinsho.corpus.filters.contamination import Index
+
+    return Index.from_files(paths, chars)
 
 
 def _verdict(document: Document, filters: list[Filter]) -> Drop | None:

@@ -12,7 +12,7 @@ from rinsho.corpus import Recipe, report, sources
 from rinsho.corpus.executors import run_tasks
 from rinsho.corpus.finish import FinishTask, Kept, finish_piece
 from rinsho.corpus.join import join
-from rinsho.corpus.numbers import report_numbers
+from rinsho.corpus.report.numbers import report_numbers
 from rinsho.corpus.piece import Counts, Task, grouped, make_piece
 from rinsho.corpus.sample import choose
 from rinsho.corpus.sources import SourceFile

@@ -77,8 +77,8 @@ SYMBOLS = {
 WIDE = {code: code + 0xFEE0 for code in range(0x21, 0x7F)}  # ASCII to full width
 AFTER = {**HYPHENS, **TILDES, **LINE_BREAKS, **SPACES, **SYMBOLS}
 
-SUPERSCRIPTS = "⁰¹²³⁴-⁹⁺⁻"
-FRACTIONS = "¼½¾⅐-⅞"
+SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻"
+FRACTIONS = "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"
 
 
 @cache

@@ -154,7 +154,7 @@ def _characters(text: str, trace: Trace | None, preparation: tuple[Step, ...]) -
         return text
     unfine = "".join(parts[1::2])
     if steps.PREPARE.search(unfine):
-        text = apply(preparation, text, trace)
+        text = apply((step for step in preparation if step.is_needed(unfine)), text, trace)
         parts = plain.split(text)
     if combining.search(unfine):
         for place in range(1, len(parts), 2):  # what a run is joined to belongs to it

@@ -40,20 +40,20 @@ _SCHEMES = (
 )
 # where a name with a path is an address (`example.jp/a`) and not a member of something (`Math.PI/180`, `Node.js/npm`)
 DOMAINS = "com|net|org|jp|info|biz|edu|gov|io|dev|ly|gl|gle|be|tv|ms|co|eu|uk|us|de|fr|cn|kr|tw"
-_URL = (
-    rf"[hHtTfFsSwWglri](?:(?:{_SCHEMES})://{_BODY}"
-    rf"|(?<=[wW])(?<![A-Za-z0-9.-].)(?:ww|WW)[0-9]?\.[A-Za-z0-9-]++\.{_BODY})"
-    # a scheme with a user, and a name with a path
-    rf"|[A-Za-z](?<![A-Za-z0-9+.-].)[A-Za-z0-9+.-]*+://[A-Za-z0-9._~%+:-]++@{_BODY}"
-    rf"|[A-Za-z0-9](?<![A-Za-z0-9@._/%-].)[A-Za-z0-9-]*+\.(?:[A-Za-z0-9-]++\.)*?(?:{DOMAINS})(?::[0-9]{{1,5}})?/(?:{_BODY})?"
+_URL = (  # cheap tests first: every letter of a line with an address is a candidate
+    rf"[A-Za-z0-9](?:(?<=[hHtTfFsSwWglri])(?=[A-Za-z*]{{1,5}}+:)(?:{_SCHEMES})://{_BODY}"
+    rf"|(?<=[wW])(?:ww|WW)(?<![A-Za-z0-9.-]...)[0-9]?\.[A-Za-z0-9-]++\.{_BODY}"
+    # a name with a path, and a scheme with a user
+    rf"|(?<![A-Za-z0-9@._/%+-].)(?:[A-Za-z0-9-]*+\.(?:[A-Za-z0-9-]++\.)*?(?:{DOMAINS})(?::[0-9]{{1,5}})?/(?:{_BODY})?"
+    rf"|[A-Za-z0-9+.-]*+://[A-Za-z0-9._~%+:-]++@{_BODY}))"
 )
 _LOCAL = "A-Za-z0-9._%+-"
 _FILES = "png|jpe?g|gif|svg|webp|bmp|ico|js|css|html?"  # image@2x.png
 _AT = "(?:at|AT|あっと|アット|アットマーク)"
 _EMAIL = (
     # the start of the part before the @: quotation marks, a full stop or a hyphen before it stay
-    r"(?:@(?=[A-Za-z0-9_]++@))?"  # @taro@example.jp
-    rf"(?:[A-Za-z0-9_%+](?:(?<![{_LOCAL}].)|(?<=[.-].)(?<![{_LOCAL}]..))(?<![{_LOCAL}]'.)|[.-](?=[.-])(?<![{_LOCAL}].))"
+    rf"[A-Za-z0-9_%+.@-](?:(?<=[A-Za-z0-9_%+])(?:(?<![{_LOCAL}].)|(?<=[.-].)(?<![{_LOCAL}]..))(?<![{_LOCAL}]'.)"
+    rf"|(?<=[.-])(?=[.-])(?<![{_LOCAL}].)|(?<=@)(?=[A-Za-z0-9_]++@))"
     rf"(?:(?<=[mM])(?:ailto|AILTO):[{_LOCAL}]++|[{_LOCAL}]*+(?:'[{_LOCAL}]++)*+)"
     rf"(?:@| ?[(\[【]{_AT}[)\]】] ?)"
     r"(?:[A-Za-z0-9_-]++(?:\.|\(dot\)|\[dot\]))+"

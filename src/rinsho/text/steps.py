@@ -27,7 +27,7 @@ class Step:
     test: Callable[[str], bool] | None = None  # a cheap test in place of guards; True when in doubt
     fast: Callable[[str], tuple[str, int]] | None = None  # gives what `pattern.subn` gives, sooner
     anchors: tuple[Anchor, ...] = ()  # one of them lies in every line that the rule changes
-    needs: tuple[str, ...] = ()  # without any of them there is no use in looking for anchors
+    needs: tuple[str, ...] = ()  # without any of them there is no use in looking further
 
     def __call__(self, text: str) -> str:
         """The text with this rule applied, by its pattern."""
@@ -43,7 +43,7 @@ class Step:
         return not self.guards
 
     def is_needed(self, text: str) -> bool:
-        """False when no anchor can be in the text (cheaper still)."""
+        """False when the text holds none of `needs` (cheaper still)."""
         for need in self.needs:  # noqa: SIM110 - runs for every sentence, and generators are slow to start
             if need in text:
                 return True
@@ -104,7 +104,7 @@ _WIDE = r"A-Za-z0-9Ａ-Ｚａ-ｚ０-９_＿\-－‐"  # letters of an address i
 _REST = r"(?:[!-\-/-~！-＋－／-～]|[.．](?=[!-~！-～]))++"  # what may follow them
 _DOMAINS = "|".join(f"{name}|{name.translate(characters.WIDE)}" for name in personal.DOMAINS.split("|"))
 _DIGIT = "0-9０-９"
-_POWER = characters.SUPERSCRIPTS
+_POWER, _FRACTION = characters.SUPERSCRIPTS, characters.FRACTIONS
 
 
 _ADDRESS = re.compile(
@@ -153,15 +153,18 @@ def _unix_line_breaks(text: str) -> tuple[str, int]:
 # Before normalisation: what it would destroy. `PREPARE` has to hold every character that one of these changes.
 PREPARE = re.compile("[\r．，" + characters.SUPERSCRIPTS + characters.FRACTIONS + "]")
 _PROTECT = (
-    Step("line_breaks", re.compile("\r\n"), "\n", ("\r",), fast=_unix_line_breaks),
-    Step("powers", re.compile(rf"[{_POWER}](?<=[{_DIGIT}].)(?:(?<![⁺⁻])|(?=[⁰¹²³⁴-⁹]))"), r"^\g<0>"),
-    Step("fractions", re.compile(rf"[{characters.FRACTIONS}](?<=[{_DIGIT}].)"), r" \g<0>"),
+    Step("line_breaks", re.compile("\r\n"), "\n", ("\r",), fast=_unix_line_breaks, needs=("\r",)),
+    Step(
+        "powers", re.compile(rf"[{_POWER}](?<=[{_DIGIT}].)(?:(?<![⁺⁻])|(?=[⁰¹²³⁴-⁹]))"), r"^\g<0>", needs=tuple(_POWER)
+    ),
+    Step("fractions", re.compile(rf"[{_FRACTION}](?<=[{_DIGIT}].)"), r" \g<0>", needs=tuple(_FRACTION)),
     Step(
         "addresses",
         _ADDRESS,
         _half_width_periods,
         test=_may_hold_address,
         fast=_half_width_addresses,
+        needs=("．",),
     ),
 )
 PREPARATION = (
@@ -171,9 +174,10 @@ PREPARATION = (
         re.compile(rf"(?m:．(?:(?<=^[{_DIGIT}]．)|(?<=^[{_DIGIT}]{{2}}．)|(?<=[#＃][{_DIGIT}]．)))"),
         ".",
         ("．",),
+        needs=("．",),
     ),
-    Step("decimal_points", re.compile(rf"．(?<=[{_DIGIT}]．)(?=[{_DIGIT}])"), ".", ("．",)),
-    Step("thousands_commas", re.compile(rf"，(?<=[{_DIGIT}]，)(?=[{_DIGIT}])"), ",", ("，",)),
+    Step("decimal_points", re.compile(rf"．(?<=[{_DIGIT}]．)(?=[{_DIGIT}])"), ".", ("．",), needs=("．",)),
+    Step("thousands_commas", re.compile(rf"，(?<=[{_DIGIT}]，)(?=[{_DIGIT}])"), ",", ("，",), needs=("，",)),
 )
 LITERAL_PREPARATION = (  # the report's rule: every full-width period and comma but those of addresses is Japanese
     *_PROTECT,
@@ -182,6 +186,7 @@ LITERAL_PREPARATION = (  # the report's rule: every full-width period and comma 
         re.compile(rf"(?<![{_DIGIT}.．])[0０][{_DIGIT}]{{1,4}}．[{_DIGIT}]{{1,4}}．[{_DIGIT}]{{3,4}}(?![{_DIGIT}.．])"),
         _half_width_periods,
         ("．",),
+        needs=("．",),
     ),
 )
 

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rinsho.corpus import shares
-from rinsho.corpus.codes import codes
-from rinsho.corpus.wordlists import WordLists, built_in, read_words
+from rinsho.corpus.filters import shares
+from rinsho.corpus.dedup.codes import codes
+from rinsho.corpus.filters.wordlists import WordLists, built_in, read_words
 from rinsho.document import Document
 from rinsho.errors import UserError
 

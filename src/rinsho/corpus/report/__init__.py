@@ -1,6 +1,6 @@
 """The report of a corpus run: numbers for programs, Markdown for the terminal, and one page to open offline.
 
-What it says is worked out in `rinsho.corpus.view`; this module writes it down, and writes it anew for a finished run.
+What it says is worked out in `rinsho.corpus.report.view`; this module writes it down, and writes it anew for a finished run.
 
 Source: SPEC N2.1-7.
 """
@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rinsho.corpus import view
+from rinsho.corpus.report import view
 from rinsho.errors import UserError
 from rinsho.progress import duration
 from rinsho.run import Report, read_done, write_atomic
@@ -80,14 +80,14 @@ def page(
     """
     import jinja2
 
-    from rinsho.corpus import charts
+    from rinsho.corpus.report import charts
 
     settings = view.settings_of(recipe)
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters |= {"size": view.size, "percent": view.percent, "plain": view.plain, "count": _count}
-    template = resources.files("rinsho.corpus").joinpath("page.html.j2").read_text(encoding="utf-8")
+    template = resources.files("rinsho.corpus.report").joinpath("page.html.j2").read_text(encoding="utf-8")
     sources, lengths = view.source_rows(numbers), view.length_rows(numbers)
     mode, personal = view.personal_rows(settings, numbers)
     return environment.from_string(template).render(

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rinsho.corpus import view
+from rinsho.corpus.report import view
 from rinsho.corpus.report import FinishedRun, read_run
 from rinsho.corpus.writing import read_lines
 from rinsho.errors import UserError

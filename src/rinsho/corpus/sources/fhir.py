@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from typing import Any
 
-from rinsho.corpus import encodings
+from rinsho.corpus.sources import encodings
 from rinsho.errors import UserError
 
 # What people write, not what a system renders: `text.div` of most resources repeats names and dates from other fields.

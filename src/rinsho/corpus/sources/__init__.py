@@ -137,7 +137,7 @@ def read(file: SourceFile, on_broken: Callable[[Broken], None]) -> Iterator[Docu
     Raises:
         UserError: the file is cut off or not of its form, its encoding cannot be told, or no record has the text field.
     """
-    from rinsho.corpus.layouts import documents
+    from rinsho.corpus.sources.layouts import documents
 
     return documents(file, on_broken)
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from rinsho.corpus import encodings
+from rinsho.corpus.sources import encodings
 from rinsho.document import Document, open_unpacked, parse, read_rows
 from rinsho.errors import UserError
 

@@ -1,6 +1,6 @@
 """Sentences that stand in many documents (notices, menus, licences): found over the corpus, left in one of them only.
 
-A sentence is known by the hash of `rinsho.corpus.sketch.sentence_hashes`. Counting is exact and takes bounded memory:
+A sentence is known by the hash of `rinsho.corpus.dedup.sketch.sentence_hashes`. Counting is exact and takes bounded memory:
 the hashes are looked at in partitions of their range; in a first pass each falls into one of many small counters,
 which tells the few that can be frequent at all, and only those are counted one by one.
 
@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rinsho.corpus.codes import codes
-from rinsho.corpus.sketch import LINE_FEED, SPACE, segment_hashes, segments
+from rinsho.corpus.dedup.codes import codes
+from rinsho.corpus.dedup.sketch import LINE_FEED, SPACE, segment_hashes, segments
 from rinsho.files import atomic_file
 
 COUNTER_BYTES = 2
@@ -123,7 +123,7 @@ def strip(text: str, frequent: Frequent, order: int, min_chars: int) -> tuple[st
     A sentence stays where this document's `order` is the one that keeps it. A line that became empty goes with its
     line feed, and of several empty lines one is left; a text without frequent sentences comes back as it is.
 
-    >>> from rinsho.corpus.sketch import sentence_hashes
+    >>> from rinsho.corpus.dedup.sketch import sentence_hashes
     >>> known = Frequent(sentence_hashes("無断転載を禁じます。", 5), np.array([7], np.uint64))
     >>> strip("咳が続く。無断転載を禁じます。\n無断転載を禁じます。\n受診した。", known, 8, 5)
     ('咳が続く。\n受診した。', 2, 21)

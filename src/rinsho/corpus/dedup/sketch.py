@@ -19,7 +19,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from rinsho.corpus.codes import codes
+from rinsho.corpus.dedup.codes import codes
 
 NONE = np.uint32(0xFFFFFFFF)  # no n-gram
 BATCH_UNITS = 1 << 16  # code units handled together: the arrays stay in the processor's cache

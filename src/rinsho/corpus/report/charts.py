@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Sequence
 from html import escape
 
-from rinsho.corpus.view import SourceRow, percent
+from rinsho.corpus.report.view import SourceRow, percent
 
 WIDTH = 720
 BARS = 12  # sources with a bar of their own

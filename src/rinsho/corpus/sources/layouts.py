@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from rinsho.corpus.rows import (
+from rinsho.corpus.sources.rows import (
     Broke,
     Rows,
     csv_rows,
@@ -97,7 +97,7 @@ def _json_rows(file: SourceFile, broken: Broke) -> Rows:
 def _mapper(file: SourceFile, layout: str) -> Callable[[dict[str, Any]], Mapped]:
     settings = file.settings
     if layout == "fhir":
-        from rinsho.corpus.fhir import mapper
+        from rinsho.corpus.sources.fhir import mapper
 
         return mapper(settings.text_field, settings.id_field)
     if layout == "oscar":

@@ -1,0 +1,1 @@
+"""Deduplication: sketches of documents, near duplicates, frequent sentences."""
