@@ -22,7 +22,7 @@ from rinsho.errors import UserError, from_os_error
 STAGES = {
     "samples": ("rinsho.samples", "nothing", "invented Japanese clinical text, lexicon and benchmark-shaped tasks"),
     "corpus": ("rinsho.corpus", "TEXT...", "clean, deduplicated shards, and what was dropped with its reason"),
-    "quality": ("rinsho.quality", "CORPUS", "the documents that a classifier does not call low in quality"),
+    "quality": ("rinsho.quality", "CORPUS", "the documents a classifier takes for good, and what it dropped"),
     "tokenizer": ("rinsho.tokenizer", "CORPUS... [LEXICON.csv...]", "a tokenizer folder (MeCab + Unigram)"),
     "pretrain": ("rinsho.pretrain", "TOKENIZER CORPUS...", "a base model folder"),
     "finetune": ("rinsho.finetune", "MODEL DATA...", "an instruct model folder"),
@@ -163,6 +163,9 @@ def _dry_run(plans: Any, inputs: Any, run: Path) -> int:
     from rinsho import chain
 
     print(chain.describe(plans, inputs))
+    for stage, plan in plans.items():
+        if hasattr(plan.room, "describe"):
+            print(plan.room.describe(plan.recipe, inputs[stage]))
     found = chain.problems(plans, inputs, run)
     for problem in found:
         print(f"problem: {problem}", file=sys.stderr)

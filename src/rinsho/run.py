@@ -62,6 +62,8 @@ PACKAGES = (
     "zstandard",
     "datasets",
     "datatrove",
+    "floret",
+    "httpx",
 )
 
 

@@ -17,7 +17,7 @@ from rinsho.progress import amount, duration
 from rinsho.run import read_done, read_metrics, write_atomic
 
 BASELINES = {"majority": "majority", "naive_bayes": "n-gram NB", "copy_lexicon": "copy lexicon"}
-STAGES = ("samples", "corpus", "tokenizer", "pretrain", "finetune", "evaluate")
+STAGES = ("samples", "corpus", "quality", "tokenizer", "pretrain", "finetune", "evaluate")
 
 
 def write_report(run: Path) -> Path:
