@@ -3,8 +3,8 @@
 Usage: python benchmarks/corpus.py TEXT_FOLDER [--mb 40] [--chain-only]
 
 TEXT_FOLDER holds .jsonl.zst files; those named raw-* are the noisy slice. Printed are MB of UTF-8 input per second of
-CPU time (one core), best of two; only ratios within one run are solid on a busy machine. Peers (hojichar, neologdn)
-are measured when installed. Near duplicates have a script of their own, near_duplicates.py, which takes the same folder.
+CPU time (one core), best of two; only ratios within one run are solid on a busy machine. Peers (hojichar,
+neologdn) are measured when installed. Near duplicates have a script of their own, near_duplicates.py.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def hojichar_same_rules() -> Callable[[str], object]:
 
 
 def neologdn() -> Callable[[str], object]:
-    """neologdn's normaliser: width and repeats only, a fraction of the rules."""
+    """Neologdn's normaliser: width and repeats only, a fraction of the rules."""
     from neologdn import normalize
 
     return normalize

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rinsho.document import read_documents, shard_paths
-from rinsho.text import clean, personal
+from rinsho.text import clean, clean_counted, personal
 from rinsho.text.characters import HYPHENS, WIDE
 from rinsho.text.cleaning import KINDS
 
@@ -45,11 +45,15 @@ NAMES = (
     "nurse-3f",
 )
 HOSTS = ("example.jp", "example.co.jp", "mail.example.ac.jp", "example.com", "sub.dept.example.or.jp", "ex-ample.net")
-PATHS = ("", "/", "/a", "/a/b.html", "/index.php?id=12&x=%E3%81%82", "/~taro/#top", "/a_(b)", "/a,b;c", "/2024/03/12/", "/%E8%82%BA%E7%82%8E",
+PATHS = ("", "/", "/a", "/a/b.html", "/index.php?id=12&x=%E3%81%82", "/~taro/#top", "/a_(b)", "/a,b;c", "/2024/03/12/",
+         "/%E8%82%BA%E7%82%8E",
          "/q?tel=03-1234-5678", "/a/@taro", "/wiki/肺炎", "/a/[b]/{c}")  # fmt: skip
-LABELS = ("電話", "電話番号：", "TEL", "TEL:", "Tel. ", "ＴＥＬ：", "携帯", "携帯電話番号は", "FAX:", "連絡先 ", "連絡先：", "緊急連絡先（",
-          "お問い合わせ先：", "自宅電話：", "ファックス ", "TEL/FAX ", "電話（", "【電話】")  # fmt: skip
-PLACES = ("東京都千代田区", "北海道札幌市", "京都府京都市", "大阪府大阪市", "神奈川県横浜市", "横浜市西区", "世田谷区北沢", "さいたま市大宮区",
+LABELS = ("電話", "電話番号：", "TEL", "TEL:", "Tel. ", "ＴＥＬ：", "携帯", "携帯電話番号は",
+          "FAX:", "連絡先 ", "連絡先：",
+          "緊急連絡先（", "お問い合わせ先：",
+          "自宅電話：", "ファックス ", "TEL/FAX ", "電話（", "【電話】")  # fmt: skip
+PLACES = ("東京都千代田区", "北海道札幌市", "京都府京都市", "大阪府大阪市", "神奈川県横浜市", "横浜市西区",
+          "世田谷区北沢", "さいたま市大宮区",
           "つくば市天王台", "福岡市中央区", "三宅島三宅村")  # fmt: skip
 Item = tuple[str, str, str]  # what stands before it, the item itself, what has to follow
 
@@ -70,67 +74,48 @@ def _phone_groups(rng: random.Random) -> tuple[str, str, str, bool]:
         area = rng.choice(AREA_CODES)
         return area, rng.choice("23456789") + _digits(rng, 5 - len(area)), _digits(rng, 4), False
     if form < 5:
-        return (
-            rng.choice(("090", "080", "070", "050")),
-            rng.choice("123456789") + _digits(rng, 3),
-            _digits(rng, 4),
-            True,
-        )
+        area = rng.choice(("090", "080", "070", "050"))
+        return area, rng.choice("123456789") + _digits(rng, 3), _digits(rng, 4), True
     if rng.random() < 0.3:
         return "0800", _digits(rng, 3), _digits(rng, 4), True
-    return (
-        rng.choice(("0120", "0570", "0990")),
-        *rng.choice(((_digits(rng, 3), _digits(rng, 3)), (_digits(rng, 2), _digits(rng, 4)))),
-        True,
-    )
+    length = rng.choice((2, 3))
+    return rng.choice(("0120", "0570", "0990")), _digits(rng, length), _digits(rng, 6 - length), True
 
 
 def phone(rng: random.Random) -> Item:
     """A phone number in one of its Japanese forms."""
     first, second, third, free = _phone_groups(rng)
-    dash = rng.choice(DASHES)
-    label = rng.choice((*LABELS, "", "", "", "", ""))
-    form = rng.randrange(13)
-    if form < 4:
-        item = dash.join((first, second, third))
-    elif form == 4:
-        item = rng.choice((f"{first}({second}){third}", f"{first}（{second}）{third}", f"{first} ({second}) {third}"))
-    elif form == 5:
-        item = rng.choice(
+    dash, label = rng.choice(DASHES), rng.choice((*LABELS, "", "", "", "", ""))
+    whole = f"{first}-{second}-{third}"
+    forms = (
+        dash.join((first, second, third)),
+        dash.join((first, second, third)),
+        dash.join((first, second, third)),
+        rng.choice((f"{first}({second}){third}", f"{first}（{second}）{third}", f"{first} ({second}) {third}")),
+        rng.choice(
             (f"({first}){second}{dash}{third}", f"（{first}）{second}{dash}{third}", f"({first}) {second}-{third}")
-        )
-    elif form == 6:
-        item = rng.choice((" ", "　", ".", " - ")).join((first, second, third))
-    elif form == 7:
-        item = wide(rng.choice(("-", "−", "ー", " ", "．")).join((first, second, third)))
-    elif form == 8:
-        start = rng.choice(
-            (
-                f"+81-{first[1:]}",
-                f"+81 {first[1:]}",
-                f"+81{first[1:]}",
-                f"+81(0){first[1:]}",
-                f"(+81){first[1:]}",
-                f"+81-(0){first[1:]}",
-            )
-        )
-        item = (
-            rng.choice(("-", " ", "")).join((start, second, third))
-            if len(second) > 1
-            else "-".join((start, second, third))
-        )
-        item = wide(item) if rng.random() < 0.3 else item
-    elif form == 9:
-        item = f"（{wide(first)}）{wide(second)}{rng.choice('－−ー')}{wide(third)}"
-    elif form == 10:
-        inside = rng.choice(
-            ("（内線 123）", "（内線1234）", " 内線123", "(内線:45)", "、内線 6789", "（内線番号：12）", " ext. 123")
-        )
-        item = "-".join((first, second, third)) + inside
-    else:
-        item, label = first + second + third, label or ("" if free else rng.choice(LABELS))
-        item = wide(item) if rng.random() < 0.5 else item
-    return label, item, "）" if label.endswith("（") else ""
+        ),
+        rng.choice((" ", "　", ".", " - ")).join((first, second, third)),
+        wide(rng.choice(("-", "−", "ー", " ", "．")).join((first, second, third))),
+        _abroad(rng, first[1:], second, third),
+        f"（{wide(first)}）{wide(second)}{rng.choice('－−ー')}{wide(third)}",
+        whole
+        + rng.choice(
+            ("（内線 123）", "（内線1234）", " 内線123", "(内線:45)", "、内線 6789", "（内線番号：12）", " ext. 12")
+        ),
+        first + second + third,
+        wide(first + second + third),
+    )
+    number = rng.randrange(len(forms))
+    if number >= len(forms) - 2 and not (label or free):
+        label = rng.choice(LABELS)
+    return label, forms[number], "）" if label.endswith("（") else ""
+
+
+def _abroad(rng: random.Random, first: str, second: str, third: str) -> str:
+    start = rng.choice(("+81-", "+81 ", "+81", "+81(0)", "(+81)", "+81-(0)")) + first
+    item = rng.choice(("-", " ", "")).join((start, second, third))
+    return wide(item) if rng.random() < 0.3 else item
 
 
 def email(rng: random.Random) -> Item:
@@ -168,12 +153,9 @@ def url(rng: random.Random) -> Item:
 
 def account(rng: random.Random) -> Item:
     """An account name."""
-    name = (
-        rng.choice(("hanako", "taro_y", "Dr_Sato", "_abc1", "nurse2024", "ABCDEF", "hana.ko", "kenji-1"))
-        + rng.choice(("", "_", ""))
-        + _digits(rng, rng.randrange(3))
-    )
-    item = rng.choice(("@", "＠")) + name.rstrip("_.-")
+    name = rng.choice(("hanako", "taro_y", "Dr_Sato", "_abc1", "nurse2024", "ABCDEF", "hana.ko", "kenji-1"))
+    item = rng.choice(("@", "＠")) + name + rng.choice(("", "_")) + _digits(rng, rng.randrange(4))
+    item = item.rstrip("_")
     return rng.choice(("", "", "Twitter: ", "X（旧Twitter）", "返信 ")), wide(item) if rng.random() < 0.3 else item, ""
 
 
@@ -195,8 +177,9 @@ GENERATORS: dict[str, Callable[[random.Random], Item]] = {
     "phone": phone, "email": email, "url": url, "account": account, "postal_code": postal_code
 }  # fmt: skip
 SPOTS = re.compile(r"(?<=[ぁ-んァ-ヶ一-龠])(?=[。、]|\n|[ぁ-んァ-ヶ一-龠])|(?<=[。、\n])(?=[ぁ-んァ-ヶ一-龠])")
-AROUND = (("", ""), ("", ""), ("（", "）"), ("「", "」"), ("\n", "\n"), ("", "。"), ("\n・", ""), ("3 ", ""), ("12月、", ""),
-          ("、", "、3日"), (" ", " "), ("(", ")"), ("令和6年3月12日　", "　38.5℃"), ("※", "まで"), ("", "\n"))  # fmt: skip
+AROUND = (("", ""), ("", ""), ("（", "）"), ("「", "」"), ("\n", "\n"), ("", "。"), ("\n・", ""), ("3 ", ""),
+          ("12月、", ""), ("、", "、3日"), (" ", " "), ("(", ")"), ("令和6年3月12日　", "　38.5℃"), ("※", "まで"),
+          ("", "\n"))  # fmt: skip
 
 
 def planted(kind: str, rng: random.Random, carrier: str) -> tuple[str, str, str]:
@@ -233,35 +216,43 @@ def shape(text: str) -> str:
 
 
 # What must not be removed, found independently of `personal`: (class, pattern of the whole passage)
-PROTECTED = (
-    ("date", r"(?:19|20)[0-9]{2}[-/.年] ?[0-9]{1,2}[-/.月] ?[0-9]{1,2}日?|(?:明治|大正|昭和|平成|令和|[MTSHR])[0-9]{1,2}[年.][0-9]{1,2}[月.]|[0-9]{1,2}:[0-9]{2}(?::[0-9]{2})?"),
-    ("laboratory value", r"(?:WBC|RBC|Hb|Plt|CRP|AST|ALT|LDH|BUN|Cr|Na|Cl|HbA1c|TP|Alb|血圧|脈拍|体温|SpO2)[ :は]*[0-9.,/~-]+|[0-9][0-9,.]*(?:[-~][0-9.,]+)? ?(?:/[uμ]L|mg/dL|g/dL|mEq/L|mmHg|IU/L|U/L|ng/mL|×10)"),
-    ("dose", r"[0-9][0-9.,-]* ?(?:mg|g|mL|ml|μg|mcg|単位|錠|カプセル|包|滴|回|日分|T|C|cap|tab)(?![A-Za-z])[^\n]{0,3}(?:@|＠)?[0-9A-Za-z]{0,4}"),
-    ("code", r"(?:ISBN|ISSN|JAN|ICD|DOI|doi|CAS|MEDIS|YJ|No\.?|ID|RFC|PEP|CVE|KB|GUID|UUID|JIS|ISO|[Vv]er(?:sion)?\.?)[-: ]?[0-9A-Za-z./-]+|[vV]?[0-9]+(?:\.[0-9]+){2,}|[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"),
-    ("section number", r"第 ?[0-9一二三四五六七八九十百]+(?:[-・の][0-9]+)* ?[条項号章節款編部表図]|[§図表][ .]?[0-9]+(?:[-.][0-9]+)*|(?<![0-9-])[1-9][0-9]{0,2}(?:[-.][0-9]{1,4}){2,4}(?![0-9-])"),
-)  # fmt: skip
+_UNIT = r"(?:/[uμ]L|mg/dL|g/dL|mEq/L|mmHg|IU/L|U/L|ng/mL|×10)"
+PROTECTED = {
+    "date": r"(?:19|20)[0-9]{2}[-/.年] ?[0-9]{1,2}[-/.月] ?[0-9]{1,2}日?|[0-9]{1,2}:[0-9]{2}(?::[0-9]{2})?"
+    r"|(?:明治|大正|昭和|平成|令和|[MTSHR])[0-9]{1,2}[年.][0-9]{1,2}[月.]",
+    "laboratory value": r"(?:WBC|RBC|Hb|Plt|CRP|AST|ALT|LDH|BUN|Cr|Na|Cl|HbA1c|TP|Alb|血圧|脈拍|体温|SpO2)"
+    r"[ :は]*[0-9.,/~-]+"
+    rf"|[0-9][0-9,.]*(?:[-~][0-9.,]+)? ?{_UNIT}",
+    "dose": r"[0-9][0-9.,-]* ?(?:mg|g|mL|ml|μg|mcg|単位|錠|カプセル|包|滴|回|日分|T|C|cap|tab)(?![A-Za-z])[^\n]{0,3}"
+    r"[@＠]?[0-9A-Za-z]{0,4}",
+    "code": r"(?:ISBN|ISSN|JAN|ICD|DOI|doi|CAS|MEDIS|YJ|No\.?|ID|RFC|PEP|CVE|KB|JIS|ISO|[Vv]er(?:sion)?\.?)"
+    r"[-: ]?[0-9][0-9A-Za-z./-]+"
+    r"|[vV]?[0-9]+(?:\.[0-9]+){2,}|[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}",
+    "section number": r"第 ?[0-9一二三四五六七八九十百]+(?:[-・の][0-9]+)* ?[条項号章節款編部表図]"
+    r"|[§図表][ .]?[0-9]+(?:[-.][0-9]+)*"
+    r"|(?<![0-9-])[1-9][0-9]{0,2}(?:[-.][0-9]{1,4}){2,4}(?![0-9-])",
+}
 CODE_WORD = re.compile(r"@(?:[A-Z][a-z]+[A-Z]|[a-z]+\()|@[\w.-]+ ?(?:\(|\{|=|;|->|::)|@(?:[a-z]+\.[a-z_]+)")
-REAL_DOMAIN = re.compile(r"\.(?:com|net|org|jp|edu|gov|io|dev|info|biz|eu|uk|de|fr|kr|cn|tw|int|me|tv|local|tld|ly|gl|ms|be|co|us|nl|se|ch|ca|au|es|it|at)\b", re.I)  # fmt: skip
+REAL_DOMAIN = re.compile(
+    r"\.(?:com|net|org|jp|edu|gov|io|dev|info|biz|eu|uk|de|fr|kr|cn|tw|int|me|tv|local|tld|ly|gl|ms|be|co|us|nl|se|ch|ca|au)\b",
+    re.IGNORECASE,
+)
 
 
 def suspicion(kind: str, before: str, found: str, after: str, protected: str | None) -> str | None:
     """The class of text that a span may have been taken for by mistake, or None."""
-    if kind in ("phone", "postal_code") and protected:
-        return protected
-    if kind == "phone" and (
-        re.search(r"(?:第|番|No\.?|ID|ISBN|図|表|§|[=_])$", before) or re.match(r"[A-Za-z_]", after)
-    ):
-        return "code"
-    if kind == "postal_code" and "〒" not in found and "郵便番号" not in before[-6:]:
-        return "postal code without a mark"
-    if kind == "account" and (protected in ("dose", "laboratory value") or re.search(r"[0-9]$", before)):
-        return protected or "dose"
+    if kind == "phone":
+        is_code = re.search(r"(?:第|番|No\.?|ID|ISBN|図|表|§|[=_])$", before) or re.match(r"[A-Za-z_]", after)
+        return protected or ("code" if is_code else None)
+    if kind == "postal_code":
+        is_marked = "〒" in found or "郵便番号" in before[-6:]
+        return protected or (None if is_marked else "postal code without a mark")
     if kind == "account":
-        code = CODE_WORD.match(found + after) or re.search(r"[`'\"@$.\\{(<|=]\s?$", before) or "." in found
-        return "account or code word" if code else "account or other word"
-    if kind in ("email", "url") and not REAL_DOMAIN.search(found) and "://" not in found and "www" not in found.lower():
-        return "name with a path or an @"
-    return None
+        is_code = CODE_WORD.match(found + after) or re.search(r"[`'\"@$.\\{(<|=]\s?$", before) or "." in found
+        dose = protected if protected in ("dose", "laboratory value") else ("dose" if before[-1:].isdigit() else None)
+        return dose or ("account or code word" if is_code else "account or other word")
+    is_address = REAL_DOMAIN.search(found) or "://" in found or "www" in found.lower()
+    return None if is_address else "name with a path or an @"
 
 
 def documents(paths: list[Path], limit: float | None) -> Iterator[tuple[str, str, str]]:
@@ -313,35 +304,39 @@ def false_removals(paths: list[Path], limit: float | None) -> None:
     """Prints spans by group and kind, and what an independent check doubts, by id and shape."""
     spans: Counter[tuple[str, str]] = Counter()
     counts: Counter[str] = Counter()
+    cleaned: Counter[str] = Counter()
     doubted: dict[str, list[str]] = defaultdict(list)
     in_documents: dict[str, set[str]] = defaultdict(set)
-    protected = [(name, re.compile(pattern)) for name, pattern in PROTECTED]
+    protected = {name: re.compile(pattern) for name, pattern in PROTECTED.items()}
     started = time.process_time()
     for group, name, text in documents(paths, limit):
         counts[group] += 1
+        cleaned.update(clean_counted(text, kinds=ALL_KINDS)[1])
         for span in personal.find(text):
             spans[group, span.kind] += 1
             start = max(0, span.start - 20)
-            near = text[start : span.end + 20]
-            inside = (span.start - start, span.end - start)
-            overlap = next((cls for cls, pattern in protected for m in pattern.finditer(near) if m.start() < inside[1] and m.end() > inside[0]), None)  # fmt: skip
+            near, inside = text[start : span.end + 20], (span.start - start, span.end - start)
             before, found, after = near[: inside[0]], near[inside[0] : inside[1]], near[inside[1] :]
+            overlap = None
+            for of_class, pattern in protected.items():
+                if any(m.start() < inside[1] and m.end() > inside[0] for m in pattern.finditer(near)):
+                    overlap = overlap or of_class
             if doubt := suspicion(span.kind, before, found, after, overlap):
                 in_documents[doubt].add(name)
-                doubted[doubt].append(
-                    f"{name}  {span.kind}  {shape(before[-8:])} | {shape(found)[:60]} | {shape(after[:8])}"
-                )
+                shapes = " | ".join(map(shape, (before[-8:], found[:60], after[:8]))).replace("\n", "⏎")
+                doubted[doubt].append(f"{name}  {span.kind}  {shapes}")
     total = sum(counts.values())
-    print(f"\n{total:,} documents, {time.process_time() - started:.0f} s of CPU\n")
+    print(f"\n{total:,} documents, {time.process_time() - started:.0f} s of CPU with cleaning\n")
     print("| group | documents | " + " | ".join(ALL_KINDS) + " |\n|---|---:|" + "---:|" * len(ALL_KINDS))
     for group, number in sorted(counts.items()):
         print(f"| {group} | {number:,} | " + " | ".join(f"{spans[group, kind]:,}" for kind in ALL_KINDS) + " |")
+    print(f"| removed by cleaning | {total:,} | " + " | ".join(f"{cleaned[kind]:,}" for kind in ALL_KINDS) + " |")
     print("\n| doubted, taken for | spans | documents | per 10,000 documents |\n|---|---:|---:|---:|")
-    for doubt in sorted({*doubted, *(name for name, _ in PROTECTED)}):
+    for doubt in sorted({*doubted, *PROTECTED}):
         number = len(in_documents[doubt])
         print(f"| {doubt} | {len(doubted[doubt])} | {number} | {1e4 * number / max(1, total):.2f} |")
     for doubt, lines in sorted(doubted.items()):
-        print(f"\n{doubt}:")
+        print(f"\n{doubt}, examples:")
         print("\n".join(f"  {line}" for line in lines[:12]))
 
 

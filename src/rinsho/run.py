@@ -42,8 +42,8 @@ NOT_PRODUCT = {
     ".token_counts.jsonl",
     "recipe.resolved.yaml",
 }
-# Settings that never change the product: where and in how many processes the work is done, how often something is written on the way,
-# and limits that only decide whether a run goes on. They may differ when an interrupted stage continues.
+# Settings that never change the product: where and in how many processes the work is done, how often something is
+# written on the way, and limits that only decide whether a run goes on. They may differ when a stage continues.
 NOT_IDENTITY = {
     "workers", "save_every_steps", "log_every_steps", "keep_checkpoints", "max_broken_fraction", "max_skipped_steps",
     "executor", "slurm",

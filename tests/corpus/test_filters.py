@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rinsho.corpus import filters
-from rinsho.corpus.filters import shares
-from rinsho.corpus.filters import Drop, Filter
+from rinsho.corpus.filters import Drop, Filter, shares
 from rinsho.corpus.filters.wordlists import WordLists, built_in, read_words
 from rinsho.document import Document
 from rinsho.errors import UserError

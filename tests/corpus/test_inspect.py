@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from corpus_run import write_run
 from rinsho.corpus import Recipe
 from rinsho.corpus import run as corpus_run
-from rinsho.corpus.report.inspect import inspect, safe
 from rinsho.corpus.report import rewrite
+from rinsho.corpus.report.inspect import inspect, safe
 from rinsho.document import Document
 from rinsho.errors import UserError
 

@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 
 from corpus_run import write_run
 from rinsho.corpus import Recipe
-from rinsho.corpus.report import charts, view
 from rinsho.corpus.filters import from_recipe
-from rinsho.corpus.report import make_report, page, read_run, rewrite
+from rinsho.corpus.report import charts, make_report, page, read_run, rewrite, view
 from rinsho.corpus.report.token_counts import COUNTS, with_tokens
 from rinsho.document import Document, shard_paths
 from rinsho.errors import UserError

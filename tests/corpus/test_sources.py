@@ -20,9 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rinsho.corpus import Recipe
+from rinsho.corpus.sources import HuggingFace, Source, SourceFile, fetch, fetched, files, problem, read
 from rinsho.corpus.sources.encodings import codec, decode, detect
 from rinsho.corpus.sources.fhir import html_text
-from rinsho.corpus.sources import HuggingFace, Source, SourceFile, fetch, fetched, files, problem, read
 from rinsho.errors import UserError
 from rinsho.run import Stage
 

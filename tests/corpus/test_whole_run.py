@@ -138,7 +138,7 @@ def test_numbers_add_up(done: tuple[Path, dict[str, object]], crawl: Path) -> No
     for reason, row in numbers["dropped"].items():
         dropped = [d for d in found(out / "dropped").values() if d.meta["reason"] == reason]
         assert len(dropped) == row["documents"]
-        examples = {name: value for name, value in numbers["examples"][reason]}
+        examples = dict(numbers["examples"][reason])
         assert examples.items() <= {(d.id, d.meta["value"]) for d in dropped}
     assert numbers["near"]["index_memory_bytes_per_document"] > 0
 

@@ -53,13 +53,15 @@ class Recipe(Settings):
     adult_words: tuple[str, ...] | None = Field(
         None, description="Drop documents with these words; none takes the list that comes with rinsho (N2.1-2)."
     )
-    max_adult_words: int = Field(1, ge=0, description="Different ones that 1,000 characters may have, 4,000 twice as many.")
+    max_adult_words: int = Field(1, ge=0, description="Different ones that 1,000 characters may have; 4,000 two times.")
     ad_words: tuple[str, ...] | None = Field(
         None, description="Words of adverts and page furniture; none takes the list that comes with rinsho."
     )
-    max_ad_words: int = Field(2, ge=0, description="Different ones that 1,000 characters may have, 4,000 twice as many.")
-    word_lists: dict[str, Path] = Field({}, description="Own word lists: reason -> text file, one word a line (N2.1-2).")
-    max_listed_words: int = Field(0, ge=0, description="Different ones that 1,000 characters may have, 4,000 twice as many.")
+    max_ad_words: int = Field(2, ge=0, description="Different ones that 1,000 characters may have; 4,000 two times.")
+    word_lists: dict[str, Path] = Field({}, description="Own lists: reason -> text file, one word a line (N2.1-2).")
+    max_listed_words: int = Field(
+        0, ge=0, description="Different ones that 1,000 characters may have; 4,000 two times."
+    )
     filters: tuple[str, ...] = Field(
         (), description="Own filters as package.module:function, each Document -> Drop or None, after the others."
     )
@@ -100,12 +102,14 @@ class Recipe(Settings):
     validation_fraction: float = Field(0.0, ge=0, lt=1, description="Share of documents put into validation/ (NA-4).")
     shard_documents: int = Field(10_000, ge=1, description="Documents a written shard holds at most.")
     piece_mb: float = Field(
-        16.0, gt=0, description="Small files are worked off together up to this size on disk: what a kill costs at most."
+        16.0,
+        gt=0,
+        description="Small files are worked off together up to this size: what a kill costs at most.",
     )
     executor: Literal["pool", "local", "ray", "slurm"] = Field(
         "pool", description="Where the work runs: own processes, or datatrove on this machine, Ray or Slurm."
     )
-    slurm: Slurm = Field(Slurm(), description="What a Slurm job is given.")
+    slurm: Slurm = Field(default_factory=lambda: Slurm.model_validate({}), description="What a Slurm job is given.")
     workers: int = Field(0, ge=0, description="Processes; 0 is one a core. The product is the same for any number.")
     seed: int = Field(1, description="Decides the sample and the validation documents.")
 
@@ -137,16 +141,16 @@ def check(recipe: Recipe, inputs: Sequence[Path]) -> list[UserError]:
             files(recipe, [Path(path) for path in inputs])
         except UserError as error:
             problems.append(error)
-    problems += [error for settings in recipe.huggingface if (error := problem(settings))]
+    problems += [found for found in map(problem, recipe.huggingface) if found]
     if recipe.min_chars > recipe.max_chars:
         problems.append(
             UserError("min_chars is above max_chars", where="corpus.min_chars", expected="a smaller number")
         )
-    found = 1 - (1 - recipe.near_threshold**recipe.near_rows) ** recipe.near_bands
-    if recipe.near_duplicates and found < MIN_FOUND:
+    probability = 1 - (1 - recipe.near_threshold**recipe.near_rows) ** recipe.near_bands
+    if recipe.near_duplicates and probability < MIN_FOUND:
         problems.append(
             UserError(
-                f"two documents of similarity {recipe.near_threshold} would be found with probability {found:.2f} only",
+                f"a pair of similarity {recipe.near_threshold} would be found with probability {probability:.2f}",
                 where="corpus.near_rows",
                 expected=f"at least {MIN_FOUND} = 1 - (1 - near_threshold ** near_rows) ** near_bands",
                 todo="fewer near_rows or more near_bands, for instance 4 and 30 for a threshold of 0.6",
@@ -160,7 +164,9 @@ def check(recipe: Recipe, inputs: Sequence[Path]) -> list[UserError]:
     for name in recipe.word_lists:
         if not re.fullmatch("[a-z][a-z0-9_]*", name):
             problems.append(
-                UserError(f"a word list is called {name!r}", where="corpus.word_lists", expected="letters a-z, 0-9 and _")
+                UserError(
+                    f"a word list is called {name!r}", where="corpus.word_lists", expected="letters a-z, 0-9 and _"
+                )
             )
     for key, paths in (("decontaminate", recipe.decontaminate), ("word_lists", tuple(recipe.word_lists.values()))):
         problems += [

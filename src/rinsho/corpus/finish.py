@@ -13,10 +13,11 @@ import numpy as np
 
 from rinsho.corpus import Recipe
 from rinsho.corpus.dedup import boilerplate
+from rinsho.corpus.executors import stop_if_orphan
 from rinsho.corpus.filters import Drop
 from rinsho.corpus.index import Index
 from rinsho.corpus.join import KEEP, REASONS
-from rinsho.corpus.piece import add_example, aside_folder, byte_length, dropped_document, length_bin, stop_if_orphan
+from rinsho.corpus.piece import add_example, aside_folder, byte_length, dropped_document, length_bin
 from rinsho.corpus.sample import hash64
 from rinsho.corpus.writing import ShardWriter, read_lines
 from rinsho.document import Document
@@ -36,7 +37,6 @@ class FinishTask:
     out: Path
     product: Path  # the figures, written last
     size_bytes: int
-    parent: int
 
 
 @dataclass
@@ -112,7 +112,7 @@ def _decided(task: FinishTask, kept: Kept) -> Iterator[tuple[str, str, bytes, in
     for place, (line, name, source, (order, raw_bytes, size_bytes, chars)) in enumerate(rows):
         verdict, touched = int(verdicts[place]), bool(touched_ones[place])
         if place % ALIVE_EVERY == 0:
-            stop_if_orphan(task.parent, task.product)
+            stop_if_orphan()
         if verdict != KEEP:
             drop = Drop(REASONS[verdict], partners[str(place)])
             yield name, source, dropped_document(_document(line), drop).to_line(), 0, 0, drop, raw_bytes
@@ -142,7 +142,7 @@ def _stripped(
 
 def _publish(task: FinishTask, aside: Path) -> None:
     """Moves the written files into the product; a rerun after a kill moves the same bytes to the same names."""
-    stop_if_orphan(task.parent, task.product)
+    stop_if_orphan()
     sync_files(aside)
     for file in sorted(aside.rglob("*.jsonl.zst")):
         target = task.out / file.relative_to(aside)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rinsho.corpus.sample import hash64
 from rinsho.corpus.dedup.sketch import sketch
+from rinsho.corpus.sample import hash64
 from rinsho.overlap import key
 
 if TYPE_CHECKING:
@@ -143,6 +143,7 @@ def _save(path: Path, values: np.ndarray) -> None:
 def _load(path: Path) -> np.ndarray:
     """By memory map, which an empty array does not allow."""
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        values: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except ValueError:
-        return np.load(path, allow_pickle=False)
+        values = np.load(path, allow_pickle=False)
+    return values

@@ -9,7 +9,6 @@ Source: SPEC N2.1-3.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,8 @@ import numpy as np
 
 from rinsho.corpus import Recipe
 from rinsho.corpus.dedup import boilerplate, near
+from rinsho.corpus.executors import stop_if_orphan
 from rinsho.corpus.index import Index
-from rinsho.corpus.piece import stop_if_orphan
 from rinsho.corpus.writing import read_lines
 from rinsho.files import atomic_file, write_atomic
 from rinsho.run import Stage
@@ -40,7 +39,34 @@ class GramsTask:
     ngram_chars: int
     product: Path
     size_bytes: int
-    parent: int
+
+
+@dataclass
+class State:
+    """All kept documents of all pieces as arrays over the corpus; `verdicts` and `partners` fill step by step.
+
+    Attributes:
+        starts: int64, the position of each piece's first document, and the end.
+        order: uint64 (n,): of like documents the one with the smallest order stays.
+        verdicts: uint8 (n,): KEEP or why a document goes.
+        partners: int64 (n,): the document that stays for it; itself when it stays.
+    """
+
+    recipe: Recipe
+    stage: Stage
+    indexes: list[Index]
+    starts: np.ndarray
+    order: np.ndarray
+    verdicts: np.ndarray
+    partners: np.ndarray
+
+    def part(self, number: int) -> slice:
+        """The documents of one piece."""
+        return slice(self.starts[number], self.starts[number + 1])
+
+    def column(self, name: str) -> np.ndarray:
+        """A column of all pieces."""
+        return _column(self.indexes, name)
 
 
 def join(recipe: Recipe, pieces: Sequence[Path], stage: Stage, run_tasks: RunTasks) -> dict[str, Any]:
@@ -50,20 +76,19 @@ def join(recipe: Recipe, pieces: Sequence[Path], stage: Stage, run_tasks: RunTas
         figures: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
         return figures
     indexes = [Index(piece) for piece in pieces]
-    starts = np.cumsum([0, *map(len, indexes)])
     order = _column(indexes, "order")
-    verdicts = np.zeros(len(order), np.uint8)
-    partners = np.arange(len(order))
+    none, itself = np.zeros(len(order), np.uint8), np.arange(len(order))
+    state = State(recipe, stage, indexes, np.cumsum([0, *map(len, indexes)]), order, none, itself)
     if recipe.deduplicate:
-        keys = np.column_stack([_column(indexes, "key_high"), _column(indexes, "key_low")])
-        partners = near.exact(keys, order)
-        verdicts[partners != np.arange(len(order))] = DUPLICATE
-        stage.log(f"{int((verdicts == DUPLICATE).sum()):,} of {len(order):,} documents are exact duplicates")
-    figures = {"near": _near(recipe, indexes, starts, order, verdicts, partners, stage, run_tasks)}
-    frequent = _sentences(recipe, indexes, starts, order, verdicts, stage)
+        keys = np.column_stack([state.column("key_high"), state.column("key_low")])
+        state.partners = near.exact(keys, order)
+        state.verdicts[state.partners != itself] = DUPLICATE
+        stage.log(f"{int((state.verdicts == DUPLICATE).sum()):,} of {len(order):,} documents are exact duplicates")
+    figures = {"near": _near(state, run_tasks) if recipe.near_duplicates else {}}
+    frequent = _sentences(state)
     figures["sentences"] = {"frequent": len(frequent)}
-    partners = partners[partners]  # the copy of a document that was itself dropped as nearly another
-    _write_decisions(indexes, starts, verdicts, partners, frequent, stage)
+    state.partners = state.partners[state.partners]  # the copy of a document that was itself dropped as nearly another
+    _write_decisions(state, frequent)
     write_atomic(done, json.dumps(figures))
     return figures
 
@@ -79,104 +104,88 @@ def make_grams(task: GramsTask) -> None:
             if place is None:
                 return
             if number == place:
-                stop_if_orphan(task.parent, task.product)
+                stop_if_orphan()
                 yield task.first + number, json.loads(line)["text"]
                 place = next(places, None)
 
     near.write_grams(texts(), task.ngram_chars, task.product)
 
 
-def _near(
-    recipe: Recipe, indexes: Sequence[Index], starts: np.ndarray, order: np.ndarray, verdicts: np.ndarray,
-    partners: np.ndarray, stage: Stage, run_tasks: RunTasks,
-) -> dict[str, Any]:  # fmt: skip
-    """Marks near duplicates in `verdicts` and `partners`; returns the figures of the step."""
-    if not recipe.near_duplicates:
-        return {}
-    groups = near.groups([index.bands() for index in indexes], verdicts == KEEP)
+def _near(state: State, run_tasks: RunTasks) -> dict[str, Any]:
+    """Marks near duplicates; returns the figures of the step."""
+    recipe, order = state.recipe, state.order
+    groups = near.groups([index.bands() for index in state.indexes], state.verdicts == KEEP)
     documents = groups.documents
-    stage.log(f"{len(documents):,} of {len(order):,} documents share a MinHash band with another")
-    files = _grams(recipe, indexes, starts, documents, stage, run_tasks)
+    state.stage.log(f"{len(documents):,} of {len(order):,} documents share a MinHash band with another")
+    files = _grams(state, documents, run_tasks)
     verdict = near.greedy(groups, order, near.GramFiles(files), recipe.near_threshold)
     for position, kept in verdict.dropped.items():
-        verdicts[position] = NEAR_DUPLICATE
-        partners[position] = kept
+        state.verdicts[position] = NEAR_DUPLICATE
+        state.partners[position] = kept
     # two keys, the order, the partners, one band and its sorting; the groups and their transpose
-    held = order.nbytes * 6 + verdicts.nbytes + 3 * groups.members.nbytes + groups.bounds.nbytes + groups.weights.nbytes
-    disk = sum(index.size_bytes() for index in indexes) + sum(file.stat().st_size for file in files)
-    n = max(1, len(order))
+    held = order.nbytes * 6 + state.verdicts.nbytes
+    held += 3 * groups.members.nbytes + groups.bounds.nbytes + groups.weights.nbytes
+    disk = sum(index.size_bytes() for index in state.indexes) + sum(file.stat().st_size for file in files)
     return {
         "threshold": recipe.near_threshold,
         "candidates": len(documents),
         "compared": verdict.compared,
         "capped": verdict.capped,
         "near_duplicates": len(verdict.dropped),
-        "index_memory_bytes_per_document": round(held / n, 1),
-        "index_disk_bytes_per_document": round(disk / n, 1),
+        "index_memory_bytes_per_document": round(held / max(1, len(order)), 1),
+        "index_disk_bytes_per_document": round(disk / max(1, len(order)), 1),
     }
 
 
-def _grams(
-    recipe: Recipe, indexes: Sequence[Index], starts: np.ndarray, documents: np.ndarray, stage: Stage,
-    run_tasks: RunTasks,
-) -> list[Path]:  # fmt: skip
+def _grams(state: State, documents: np.ndarray, run_tasks: RunTasks) -> list[Path]:
     """The n-gram files of all pieces with candidates, made in parallel."""
-    folder = stage.partial / "grams"
+    folder = state.stage.partial / "grams"
     folder.mkdir(exist_ok=True)
     tasks = []
-    for number, index in enumerate(indexes):
-        first, last = np.searchsorted(documents, starts[number : number + 2])
+    for number, index in enumerate(state.indexes):
+        start = int(state.starts[number])
+        first, last = np.searchsorted(documents, state.starts[number : number + 2])
         if first == last:
             continue
         wanted = folder / f"{number:05d}.wanted.npy"
         with atomic_file(wanted) as file:
-            np.save(file, documents[first:last] - starts[number], allow_pickle=False)
+            np.save(file, documents[first:last] - start, allow_pickle=False)
         size = int(index.column("size_bytes").sum())
-        parent = os.getpid() if recipe.executor == "pool" else 0
         product = folder / f"{number:05d}.grams"
-        tasks.append(
-            GramsTask(index.folder, wanted, int(starts[number]), recipe.near_ngram_chars, product, size, parent)
-        )
-    with stage.progress("reading near candidates", len(tasks), "pieces") as progress:
+        tasks.append(GramsTask(index.folder, wanted, start, state.recipe.near_ngram_chars, product, size))
+    with state.stage.progress("reading near candidates", len(tasks), "pieces") as progress:
         for _ in run_tasks(make_grams, tasks, "grams"):
             progress.update()
     return [task.product for task in tasks]
 
 
-def _sentences(
-    recipe: Recipe, indexes: Sequence[Index], starts: np.ndarray, order: np.ndarray, verdicts: np.ndarray, stage: Stage
-) -> boilerplate.Frequent:
+def _sentences(state: State) -> boilerplate.Frequent:
     """The sentences in too many of the documents that are left; counted after deduplication, so copies do not count."""
-    if not recipe.sentence_documents:
+    most = state.recipe.sentence_documents
+    if not most:
         return boilerplate.Frequent(np.zeros(0, np.uint64), np.zeros(0, np.uint64))
     files = []
-    for number, index in enumerate(indexes):
-        hashes, counts = index.sentences()
-        part = slice(starts[number], starts[number + 1])
-        files.append(boilerplate.SentenceFile(hashes, counts, verdicts[part] == KEEP, order[part]))
-    frequent = boilerplate.frequent(files, recipe.sentence_documents)
-    stage.log(f"{len(frequent):,} sentences stand in more than {recipe.sentence_documents} documents")
+    for number, index in enumerate(state.indexes):
+        part = state.part(number)
+        files.append(boilerplate.SentenceFile(*index.sentences(), state.verdicts[part] == KEEP, state.order[part]))
+    frequent = boilerplate.frequent(files, most)
+    state.stage.log(f"{len(frequent):,} sentences stand in more than {most} documents")
     return frequent
 
 
-def _write_decisions(
-    indexes: Sequence[Index], starts: np.ndarray, verdicts: np.ndarray, partners: np.ndarray,
-    frequent: boilerplate.Frequent, stage: Stage,
-) -> None:  # fmt: skip
-    folder = stage.partial / "decisions"
+def _write_decisions(state: State, frequent: boilerplate.Frequent) -> None:
+    folder = state.stage.partial / "decisions"
     folder.mkdir(exist_ok=True)
     frequent.save(folder / "frequent.npy")
-    names = _ids_at(indexes, starts, np.unique(partners[verdicts != KEEP]))
-    for number, index in enumerate(indexes):
-        part = slice(starts[number], starts[number + 1])
-        hashes, counts = index.sentences()
-        touched = boilerplate.touched(hashes, counts, frequent) & (verdicts[part] == KEEP)
-        kept = {
-            int(position): names[int(partners[starts[number] + position])]
-            for position in np.flatnonzero(verdicts[part] != KEEP)
-        }
+    dropped = state.verdicts != KEEP
+    names = _ids_at(state.indexes, state.starts, np.unique(state.partners[dropped]))
+    for number, index in enumerate(state.indexes):
+        part = state.part(number)
+        touched = boilerplate.touched(*index.sentences(), frequent) & ~dropped[part]
+        partners = state.partners[part]
+        kept = {int(place): names[int(partners[place])] for place in np.flatnonzero(dropped[part])}
         with atomic_file(folder / f"{number:05d}.npz") as file:
-            np.savez(file, verdicts=verdicts[part], touched=touched)
+            np.savez(file, verdicts=state.verdicts[part], touched=touched)
         write_atomic(folder / f"{number:05d}.json", json.dumps(kept))
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rinsho.corpus import Recipe
+from rinsho.corpus.executors import stop_if_orphan
 from rinsho.corpus.filters import Drop, Filter, from_recipe
 from rinsho.corpus.index import IndexWriter
 from rinsho.corpus.sample import Sample
@@ -37,16 +38,12 @@ PIECE_FILES = 10_000
 
 @dataclass(frozen=True)
 class Task:
-    """What a worker has to do: `files` into the folder `product`, which must not exist yet.
-
-    `parent` is the process whose end ends the work, 0 for none.
-    """
+    """What a worker has to do: `files` into the folder `product`, which must not exist yet."""
 
     recipe: Recipe
     files: tuple[SourceFile, ...]
     product: Path
     size_bytes: int
-    parent: int
     sample: Sample | None
 
 
@@ -130,8 +127,8 @@ def make_piece(task: Task) -> None:
         (aside / "contamination.jsonl").open("w", encoding="utf-8") as found,
     ):
         contaminated = _contamination(task.recipe, counts, found)
-        for document, source, raw_bytes, drop in _documents(task, counts, broken):
-            drop = drop or contaminated(document)
+        for document, source, raw_bytes, verdict in _documents(task, counts, broken):
+            drop = verdict or contaminated(document)
             if drop is None:
                 kept.write(document)
                 index.add(document.text, document.id, source, raw_bytes, byte_length(document.text))
@@ -139,7 +136,7 @@ def make_piece(task: Task) -> None:
                 dropped.write(dropped_document(document, drop))
                 counts.drop(document, drop, raw_bytes)
     (aside / "counts.json").write_text(counts.to_json(), encoding="utf-8")
-    stop_if_orphan(task.parent, task.product)
+    stop_if_orphan()
     sync_files(aside)
     aside.rename(task.product)
 
@@ -179,12 +176,6 @@ def source_of(document: Document, file: SourceFile) -> str:
     return str(given or file.path.name.split(".")[0])
 
 
-def stop_if_orphan(parent: int, where: Path) -> None:
-    """Ends the work of a process whose run was killed."""
-    if parent and os.getpid() != parent and os.getppid() != parent:
-        raise UserError("the run that started this worker has ended", where=where)
-
-
 def _documents(task: Task, counts: Counts, broken: TextIO) -> Iterator[tuple[Document, str, int, Drop | None]]:
     """Each wanted document cleaned, with its source, its size before cleaning in bytes and the filters' verdict."""
     recipe = task.recipe
@@ -200,7 +191,7 @@ def _documents(task: Task, counts: Counts, broken: TextIO) -> Iterator[tuple[Doc
     raw = ((file, document) for file in task.files for document in read(file, on_broken))
     for number, (file, document) in enumerate(raw):
         if number % ALIVE_EVERY == 0:
-            stop_if_orphan(task.parent, task.product)
+            stop_if_orphan()
         raw_bytes, source = byte_length(document.text), source_of(document, file)
         if task.sample is not None and not task.sample.takes(document.id, source):
             counts.not_sampled += 1

@@ -12,8 +12,8 @@ from rinsho.corpus import Recipe, report, sources
 from rinsho.corpus.executors import run_tasks
 from rinsho.corpus.finish import FinishTask, Kept, finish_piece
 from rinsho.corpus.join import join
-from rinsho.corpus.report.numbers import report_numbers
 from rinsho.corpus.piece import Counts, Task, grouped, make_piece
+from rinsho.corpus.report.numbers import report_numbers
 from rinsho.corpus.sample import choose
 from rinsho.corpus.sources import SourceFile
 from rinsho.errors import UserError
@@ -78,8 +78,7 @@ def _make_pieces(recipe: Recipe, files: Sequence[SourceFile], stage: Stage, run:
     if not missing:
         return pieces
     sample = choose(recipe, files, stage)
-    parent = os.getpid() if recipe.executor == "pool" else 0
-    tasks = [Task(recipe, groups[number], pieces[number], sizes[number], parent, sample) for number in missing]
+    tasks = [Task(recipe, groups[number], pieces[number], sizes[number], sample) for number in missing]
     done = sum(sizes) - sum(task.size_bytes for task in tasks)
     with stage.progress("cleaning", sum(sizes), "bytes", done) as progress:
         for position in run(make_piece, tasks, "pieces"):
@@ -104,11 +103,10 @@ def _finish(recipe: Recipe, pieces: Sequence[Path], stage: Stage, run: Any) -> K
     """Writes shards/, validation/ and dropped/, and adds up what is kept."""
     folder = stage.partial / "finished"
     folder.mkdir(exist_ok=True)
-    parent = os.getpid() if recipe.executor == "pool" else 0
     tasks = [
         FinishTask(
             recipe, number, piece, stage.partial / "decisions", stage.out, folder / f"{number:05d}.json",
-            (piece / "kept.jsonl.zst").stat().st_size, parent,
+            (piece / "kept.jsonl.zst").stat().st_size,
         )
         for number, piece in enumerate(pieces)
     ]  # fmt: skip

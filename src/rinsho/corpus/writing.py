@@ -78,7 +78,9 @@ class ShardWriter:
         """Adds one ready JSON line with its line feed."""
         if self._open is None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._open = LineWriter(self.folder / f"{self.prefix}{self.written // self.documents:03d}.jsonl.zst").__enter__()
+            self._open = LineWriter(
+                self.folder / f"{self.prefix}{self.written // self.documents:03d}.jsonl.zst"
+            ).__enter__()
         self._open.write_line(line)
         self.written += 1
         if self.written % self.documents == 0:

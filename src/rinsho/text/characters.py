@@ -38,7 +38,7 @@ SPACING_MARKS = {**dict.fromkeys("゛゜´¨¯¸˘˙˛˜˝‾￣", "\ufffd"), "�
 BEFORE = {**PERIODS, **ENUMERATORS, **SPACING_MARKS}
 
 # After NFKC, one character to one.
-HYPHENS = dict.fromkeys("‐‒–—―−⁃─━➖⸺⸻", "-")
+HYPHENS = dict.fromkeys("‐‒–—―−⁃─━➖⸺⸻˗", "-")
 TILDES = dict.fromkeys("∼∾〜〰⁓", "~")
 LINE_BREAKS = dict.fromkeys("\r\v\f\x1c\x1d\x1e\x85\u2028\u2029", "\n")
 SPACES = dict.fromkeys("\t\x1f\u1680\u2581", " ")

@@ -29,11 +29,15 @@ PLACEHOLDERS = {
 # An address goes on while ASCII does; brackets belong to it in pairs, punctuation only when more follows.
 _WORD = r"#-&+\-/0-9=@A-Z_a-z"
 _MARKS = r"!'*,.:;?|~"
+_KANA_KANJI = "ぁ-ゖァ-ヺー一-鿿々"
 _BODY = (
     rf"(?:[{_WORD}]|[{_MARKS}]++(?=[{_WORD}])|\([{_WORD}{_MARKS}]*+\)|\[[{_WORD}{_MARKS}]*+\]|\{{[{_WORD}{_MARKS}]*+\}}"
-    # the name of an encyclopedia's article; other Japanese text goes on with the sentence
+    # Japanese parts with more of the address behind, and names of an encyclopedia's articles; other Japanese text is
+    # the sentence that goes on
+    rf"|[{_KANA_KANJI}](?<=[/=_-].)[{_KANA_KANJI}]*+(?=[/&?#][A-Za-z0-9%]|\.[a-z]{{3,4}}(?![a-z]))"
     r"|[ァ-ヶー一-鿿々](?<=/wiki/.)[ァ-ヶー一-鿿々]*+)++"
 )
+_HOST = rf"(?:[{_KANA_KANJI}A-Za-z0-9-]{{1,40}}\.(?=[a-z]))?"  # a Japanese one
 _SCHEMES = (
     r"(?<=[hH])(?:[tT]{2}|[xX]{2}|\*\*)[pP][sS]?|(?<=[tT])[tT][pP][sS]?|(?<=[fF])[tT][pP][sS]?|(?<=[sS])[fF][tT][pP]"
     r"|(?<=[fF])ile|(?<=[wW])[sS]{1,2}|(?<=s)(?:sh|vn|mb)|(?<=g)it|(?<=l)daps?|(?<=r)tsp|(?<=i)rc"
@@ -41,7 +45,7 @@ _SCHEMES = (
 # where a name with a path is an address (`example.jp/a`) and not a member of something (`Math.PI/180`, `Node.js/npm`)
 DOMAINS = "com|net|org|jp|info|biz|edu|gov|io|dev|ly|gl|gle|be|tv|ms|co|eu|uk|us|de|fr|cn|kr|tw"
 _URL = (  # cheap tests first: every letter of a line with an address is a candidate
-    rf"[A-Za-z0-9](?:(?<=[hHtTfFsSwWglri])(?=[A-Za-z*]{{1,5}}+:)(?:{_SCHEMES})://{_BODY}"
+    rf"[A-Za-z0-9](?:(?<=[hHtTfFsSwWglri])(?=[A-Za-z*]{{1,5}}+:)(?:{_SCHEMES})://{_HOST}{_BODY}"
     rf"|(?<=[wW])(?:ww|WW)(?<![A-Za-z0-9.-]...)[0-9]?\.[A-Za-z0-9-]++\.{_BODY}"
     # a name with a path, and a scheme with a user
     rf"|(?<![A-Za-z0-9@._/%+-].)(?:[A-Za-z0-9-]*+\.(?:[A-Za-z0-9-]++\.)*?(?:{DOMAINS})(?::[0-9]{{1,5}})?/(?:{_BODY})?"
@@ -55,7 +59,7 @@ _EMAIL = (
     rf"[A-Za-z0-9_%+.@-](?:(?<=[A-Za-z0-9_%+])(?:(?<![{_LOCAL}].)|(?<=[.-].)(?<![{_LOCAL}]..))(?<![{_LOCAL}]'.)"
     rf"|(?<=[.-])(?=[.-])(?<![{_LOCAL}].)|(?<=@)(?=[A-Za-z0-9_]++@))"
     rf"(?:(?<=[mM])(?:ailto|AILTO):[{_LOCAL}]++|[{_LOCAL}]*+(?:'[{_LOCAL}]++)*+)"
-    rf"(?:@| ?[(\[【]{_AT}[)\]】] ?)"
+    rf"(?: @ |@| ?[(\[【<]{_AT}[)\]】>] ?)"
     r"(?:[A-Za-z0-9_-]++(?:\.|\(dot\)|\[dot\]))+"
     rf"(?!(?:{_FILES})(?![A-Za-z0-9]))(?:xn--[A-Za-z0-9-]++|[A-Za-z]{{2,}}+)(?![A-Za-z0-9]|[_-][A-Za-z0-9])"
     rf"(?:\?(?:subject|body|cc|bcc)={_BODY})?"
@@ -129,7 +133,7 @@ class Form:
 def forms() -> dict[str, Form]:
     """Kind -> its form, in the order to use: what was found by one is gone for the next."""
     domain, code = re.compile(rf"\.(?:{DOMAINS})[:/]"), re.compile("-(?<=[0-9]{3}-)[0-9]{4}")
-    written_out = ("(at)", "(AT)", "[at]", "[AT]", "【at】", "【AT】", "アット", "あっと")
+    written_out = ("(at)", "(AT)", "[at]", "[AT]", "【at】", "【AT】", "<at>", "アット", "あっと")
     return {
         "url": Form(re.compile(_URL), ("://", "www", "WWW", "Www", domain), (".", "://")),
         "email": Form(re.compile(_EMAIL), ("@", *written_out), (".", "dot")),

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from functools import cache
 
 # between the groups of a number
-_S = r"(?: ?- ?| ?-? ?\( ?| ?\) ?-? ?|[ .・])"
+_S = r"(?: ?--? ?| ?-? ?\( ?| ?\) ?-? ?|[ .・一])"  # 一: a dash that was read as kanji
 _ENDS = r"(?![0-9])(?!-[0-9])(?!\.[0-9])"
-_LIKE = r"(?=[1-9][0-9]{0,3}(?:[ ().・-]|[0-9]{5})|00(?:0-|-0))"  # after the first 0: most numbers are told by this
+_LIKE = r"(?=[1-9][0-9]{0,3}(?:[ ().・一-]|[0-9]{5})|00(?:0-|-0))"  # after the first 0: most numbers are told by this
 _NOT_HEX = "(?![a-f](?!ax))"
 
 # the groups after the first 0

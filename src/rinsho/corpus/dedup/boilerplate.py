@@ -1,6 +1,6 @@
 """Sentences that stand in many documents (notices, menus, licences): found over the corpus, left in one of them only.
 
-A sentence is known by the hash of `rinsho.corpus.dedup.sketch.sentence_hashes`. Counting is exact and takes bounded memory:
+A sentence is known by the hash of `sketch.sentence_hashes`. Counting is exact and takes bounded memory:
 the hashes are looked at in partitions of their range; in a first pass each falls into one of many small counters,
 which tells the few that can be frequent at all, and only those are counted one by one.
 

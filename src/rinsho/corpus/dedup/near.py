@@ -120,7 +120,7 @@ def greedy(groups: Groups, order: np.ndarray, grams: Callable[[int], np.ndarray]
     """Decides in ascending `order` which candidates go: those near to a document of their groups that was kept.
 
     Near is a Jaccard index of at least `threshold` of the sets that `grams` gives for a position (sorted uint32, as
-    `rinsho.corpus.dedup.sketch.gram_set`). The kept documents that share most bands are compared first. The work is bounded:
+    `sketch.gram_set`). The kept documents that share most bands are compared first. The work is bounded:
     a group remembers its first MAX_KEPT kept documents and a document is compared with MAX_COMPARED; where that left
     something out it is counted.
     """

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from rinsho.corpus.dedup.codes import codes
-from rinsho.corpus.filters import Drop, Filter
 from rinsho.corpus.dedup.sketch import LINE_FEED, SPACE, constants, window_hashes
+from rinsho.corpus.filters import Drop, Filter
 from rinsho.document import Document, read_documents, shard_paths
 from rinsho.errors import UserError
 from rinsho.tasks import Item, igakuqa, jmed, passages

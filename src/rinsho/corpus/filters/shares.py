@@ -1,6 +1,6 @@
 """What kinds of characters a text is made of, from one table look-up: the ground of several filters.
 
-A text is looked at as UTF-16 code units (`rinsho.corpus.dedup.codes`). A character beyond the basic plane is two units: the
+A text is looked at as UTF-16 code units (`dedup.codes`). A character beyond the basic plane is two units: the
 first says what it is, the second is of the class SECOND, which no share counts.
 """
 

@@ -77,7 +77,7 @@ def built_in(name: str) -> tuple[str, ...]:
     >>> "送料無料" in built_in("advert"), "セックス" in built_in("adult")
     (True, False)
     """
-    text = resources.files("rinsho.corpus.filters").joinpath("words").joinpath(f"{name}.txt").read_text(encoding="utf-8")
+    text = resources.files("rinsho.corpus.filters").joinpath("words", f"{name}.txt").read_text(encoding="utf-8")
     return tuple(_lines(text))
 
 

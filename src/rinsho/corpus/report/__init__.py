@@ -1,6 +1,6 @@
 """The report of a corpus run: numbers for programs, Markdown for the terminal, and one page to open offline.
 
-What it says is worked out in `rinsho.corpus.report.view`; this module writes it down, and writes it anew for a finished run.
+What it says is worked out in `report.view`; this module writes it down, and writes it anew for a finished run.
 
 Source: SPEC N2.1-7.
 """

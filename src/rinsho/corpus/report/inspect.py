@@ -9,8 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rinsho.corpus.report import view
-from rinsho.corpus.report import FinishedRun, read_run
+from rinsho.corpus.report import FinishedRun, read_run, view
 from rinsho.corpus.writing import read_lines
 from rinsho.errors import UserError
 from rinsho.recipe import unknown
