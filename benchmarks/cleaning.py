@@ -71,10 +71,8 @@ def main() -> None:
     """Prints the table."""
     folder, limit = Path(sys.argv[1]), float(sys.argv[2]) * 1e6 if len(sys.argv) > 2 else 20e6
     print(f"python {platform.python_version()}, {platform.machine()}, load {os.getloadavg()[0]:.1f}\n")
-    print(
-        "| group | MB | clean | counted | aligned | naive chain | one_by_one | clean : naive | counted ns/byte | unequal |"
-    )
-    print("|---|" + "---:|" * 9)
+    columns = ("MB", "clean", "counted", "aligned", "naive chain", "one_by_one", "clean : naive", "counted ns/byte")
+    print(f"| group | {' | '.join(columns)} | unequal |\n|---|{'---:|' * 9}")
     naive = naive_chain()
     groups: dict[str, list[Path]] = {}
     for path in shard_paths([folder]):

@@ -164,8 +164,8 @@ def _dry_run(plans: Any, inputs: Any, run: Path) -> int:
 
     print(chain.describe(plans, inputs))
     for stage, plan in plans.items():
-        if hasattr(plan.room, "describe"):
-            print(plan.room.describe(plan.recipe, inputs[stage]))
+        if hasattr(plan.room, "describe") and (said := plan.room.describe(plan.recipe, inputs[stage])):
+            print(f"{stage}: {said}")
     found = chain.problems(plans, inputs, run)
     for problem in found:
         print(f"problem: {problem}", file=sys.stderr)
@@ -196,6 +196,11 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         )
         command.add_argument("inputs", nargs="*", type=Path, metavar="INPUT", help=takes)
         _common(command, "run folder (default: runs/<recipe name>/" + name + ")")
+        if name == "quality":
+            command.add_argument(
+                "--preview", dest="overrides", action="append_const", const="quality.preview=true",
+                help="say cost and expected yield from a small sample, and stop before the full pass",
+            )  # fmt: skip
     _add_actions(commands)
     words = list(arguments)
     if " ".join(words[:2]) in ACTIONS:  # `corpus inspect RUN`; an input of that name is ./inspect

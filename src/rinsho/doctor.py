@@ -14,8 +14,11 @@ from rinsho.progress import amount
 # command -> (extra that brings it, modules it needs)
 NEEDS = {
     "samples": ("", ("pydantic", "yaml", "zstandard")),
-    "corpus": ("", ("pydantic", "yaml", "zstandard", "numpy")),
+    "corpus": ("", ("pydantic", "yaml", "zstandard", "orjson", "ahocorasick_rs", "numpy")),
     "corpus from Parquet": ("parquet", ("pyarrow",)),
+    "corpus on Ray or Slurm": ("cluster", ("datatrove", "ray")),
+    "corpus from Hugging Face": ("huggingface", ("datasets",)),
+    "quality": ("quality", ("httpx", "floret", "sklearn", "scipy")),
     "tokenizer": ("tokenizer", ("fugashi", "ipadic", "sentencepiece", "tokenizers", "transformers")),
     "pretrain, finetune, chat": ("train", ("torch", "transformers", "safetensors", "fugashi", "ipadic")),
     "evaluate": ("evaluate", ("torch", "transformers", "sklearn", "scipy")),

@@ -154,8 +154,10 @@ def _characters(text: str, trace: Trace | None, preparation: tuple[Step, ...]) -
         return text
     unfine = "".join(parts[1::2])
     if steps.PREPARE.search(unfine):
+        raw = text
         text = apply((step for step in preparation if step.is_needed(unfine)), text, trace)
-        parts = plain.split(text)
+        if text != raw:
+            parts = plain.split(text)
     if combining.search(unfine):
         for place in range(1, len(parts), 2):  # what a run is joined to belongs to it
             if joining.match(parts[place]):

@@ -67,12 +67,13 @@ _EMAIL = (
 # `@` in dosing (3T@毎食後, 5mg@1日1回, O2 3L@NC) is followed by a digit, a Japanese letter or few letters. Written like
 # accounts, too: code (`@Component(`, `@angular/core`, `@@iterator`, the words below) and where oxygen is given (@room).
 _NO_ACCOUNT = (
-    "abstract[a-z]+|annotation|apply|author|bidi_dir|brief|case|charset|classmethod|click|code|color-profile|component|contentchild[a-z]*|container|"
-    "counter-style|dataclass|default|defer|deprecated|directive|document|each|else|empty|error|example|extends?|font-[a-z-]+|"
-    "forward|function|home|hostbinding|hostlistener|implementation|import|include|inheritdoc|inject|injectable|input|interface|iterator|"
-    "keyframes|layer|link|loading|mask|media|method|mixin|module|namespace|nasal|nextlink|ngmodule|operator|option|"
-    "optional|ornaments|output|override|page|param|pipe|placeholder|position-try|property|protocol|returns?|role|room|scope|"
-    "selector|service|since|source|starting-style|staticmethod|styleset|stylistic|supports|swash|switch|tailwind|test|"
+    "abstract[a-z]+|annotation|apply|author|bidi_dir|brief|case|charset|classmethod|click|code|color-profile|"
+    "component|contentchild[a-z]*|container|counter-style|dataclass|default|defer|deprecated|directive|document|"
+    "each|else|empty|error|example|extends?|font-[a-z-]+|forward|function|home|hostbinding|hostlistener|"
+    "implementation|import|include|inheritdoc|inject|injectable|input|interface|iterator|keyframes|layer|link|"
+    "loading|mask|media|method|mixin|module|namespace|nasal|nextlink|ngmodule|operator|option|optional|ornaments|"
+    "output|override|page|param|pipe|placeholder|position-try|property|protocol|returns?|role|room|scope|selector|"
+    "service|since|source|starting-style|staticmethod|styleset|stylistic|supports|swash|switch|tailwind|test|"
     "throws|title|todo|type|typedef|version|viewchild[a-z]*|view-transition|viewport|ward|while"
 )
 _ACCOUNT = (
