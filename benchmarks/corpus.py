@@ -26,7 +26,7 @@ from typing import Any
 
 from cleaning import naive_chain, rate
 
-from rinsho.document import read_documents, shard_paths
+from rinsho.document import read_documents, shard_paths, write_documents
 from rinsho.text import clean, clean_counted
 from rinsho.text.rules import RULES, one_by_one
 
@@ -134,15 +134,17 @@ def whole_chain(paths: list[Path], label: str, scratch: Path) -> None:
         (source / path.name).symlink_to(path.resolve())
     command = [sys.executable, "-m", "rinsho", "corpus", str(source), "--set", "corpus.workers=1", "--out", str(out)]
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    own_mib = peak_own_mib(process)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
     after, seconds = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic() - started
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     numbers: dict[str, Any] = json.loads((out / "report.json").read_text(encoding="utf-8"))["numbers"]
-    manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     mb, near = numbers["bytes_read"] / 1e6, numbers["near"]
     print(
         f"| {label} | {mb:.0f} | {numbers['documents_read']:,} | {numbers['documents_kept']:,} | {cpu:.1f} | "
-        f"{mb / cpu:.1f} | {mb / seconds:.1f} | {manifest['peak_memory_gib'] * 1024:.0f} | "
+        f"{mb / cpu:.1f} | {mb / seconds:.1f} | {own_mib:.0f} | "
         f"{near['index_memory_bytes_per_document']} / {near['index_disk_bytes_per_document']} |",
         flush=True,
     )
@@ -150,17 +152,35 @@ def whole_chain(paths: list[Path], label: str, scratch: Path) -> None:
     shutil.rmtree(out)
 
 
+def peak_own_mib(process: subprocess.Popen[bytes]) -> float:
+    """The most memory of its own the process had until it ended, MiB; pages of memory-mapped files are not counted."""
+    peak = 0
+    while process.poll() is None:
+        try:
+            for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
+                if line.startswith("RssAnon:"):
+                    peak = max(peak, int(line.split()[1]))
+        except OSError:
+            pass
+        time.sleep(0.02)
+    return peak / 1024
+
+
 def chain(folder: Path) -> None:
     """Prints the table of the whole chain for growing input."""
     print(
-        "| input | MB | documents | kept | CPU s | MB/s of CPU | MB/s of wall clock | peak MiB | "
+        "| input | MB | documents | kept | CPU s | MB/s of CPU | MB/s of wall clock | peak MiB, own | "
         "index bytes a document, memory / disk |\n|---|" + "---:|" * 8
     )
     paths = shard_paths([folder])
     raw = [path for path in paths if path.name.startswith("raw")]
     text = [path for path in paths if path not in raw]
     with tempfile.TemporaryDirectory() as scratch:
-        whole_chain(text[:1], "one file", Path(scratch))
+        tenth = Path(scratch) / "tenth.jsonl.zst"
+        with tenth.open("wb") as file:
+            every = (document for path in paths for document in read_documents(path))
+            write_documents(file, (document for number, document in enumerate(every) if number % 10 == 0))
+        whole_chain([tenth], "every tenth document of all text and the raw slice", Path(scratch))
         whole_chain(raw, "the raw slice alone", Path(scratch))
         whole_chain(text, "all text", Path(scratch))
         whole_chain(paths, "all text and the raw slice", Path(scratch))

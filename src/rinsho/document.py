@@ -19,7 +19,8 @@ import zstandard
 from rinsho.errors import UserError
 
 SUFFIXES = (".jsonl", ".jsonl.zst", ".jsonl.gz", ".parquet", ".txt")
-WRITE_EVERY = 256  # documents per write: single small writes halve the rate
+WRITE_EVERY = 256  # documents per write: single small writes halve the rate,
+WRITE_BYTES = 1 << 18  # and long documents do not have to wait
 READ_BYTES = 1 << 17
 MAX_WINDOW_BYTES = 1 << 31  # `zstd --long=31`, which published crawls use; the library alone stops at 128 MiB
 
@@ -174,16 +175,18 @@ def compress(documents: Iterable[Document]) -> bytes:
 
 def write_documents(target: IO[bytes], documents: Iterable[Document]) -> tuple[int, int]:
     """Writes zstd JSON lines into an open binary file, batched. Returns (documents, uncompressed bytes)."""
-    count, size_bytes, batch = 0, 0, []
+    count, size_bytes, written_bytes = 0, 0, 0
+    batch: list[bytes] = []
     with zstandard.ZstdCompressor(level=3, write_checksum=True).stream_writer(target, closefd=False) as stream:
         for document in documents:
             line = document.to_line()
             batch.append(line)
             count += 1
             size_bytes += len(line)
-            if len(batch) == WRITE_EVERY:
+            if len(batch) == WRITE_EVERY or size_bytes - written_bytes > WRITE_BYTES:
                 stream.write(b"".join(batch))
                 batch.clear()
+                written_bytes = size_bytes
         stream.write(b"".join(batch))
     return count, size_bytes
 

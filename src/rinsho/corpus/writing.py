@@ -10,7 +10,7 @@ from types import TracebackType
 
 import zstandard
 
-from rinsho.document import WRITE_EVERY, Document
+from rinsho.document import WRITE_BYTES, WRITE_EVERY, Document
 from rinsho.run import atomic_file
 
 
@@ -28,6 +28,7 @@ class LineWriter:
         self._path, self._level = path, level
         self._stack = ExitStack()
         self._batch: list[bytes] = []
+        self._waiting_bytes = 0
 
     def __enter__(self) -> LineWriter:
         file = self._stack.enter_context(atomic_file(self._path))
@@ -49,12 +50,14 @@ class LineWriter:
     def write_line(self, line: bytes) -> None:
         """Adds one ready JSON line with its line feed."""
         self._batch.append(line)
-        if len(self._batch) == WRITE_EVERY:
+        self._waiting_bytes += len(line)
+        if len(self._batch) == WRITE_EVERY or self._waiting_bytes > WRITE_BYTES:
             self._flush()
 
     def _flush(self) -> None:
         self._stream.write(b"".join(self._batch))
         self._batch.clear()
+        self._waiting_bytes = 0
 
 
 class ShardWriter:
