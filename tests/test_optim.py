@@ -72,7 +72,7 @@ def test_norm_gains_do_not_decay():
         torch.testing.assert_close(parameter.detach(), before[name] * factor)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 1e-6), (torch.float32, 2e-3)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 1e-4), (torch.float32, 2e-3)])
 def test_muon_equals_the_one_in_torch(dtype, tolerance):
     shapes = [(8, 32), (32, 8), (16, 16), (16, 16)]
     torch.manual_seed(0)

@@ -103,7 +103,8 @@ def test_our_loss_curve_equals_a_plain_loop(tmp_path, changes):
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_four_times_two_rows_equal_one_times_eight(tmp_path, optimizer):
+def test_four_times_two_rows_equal_one_times_eight(tmp_path, optimizer, monkeypatch):
+    monkeypatch.setattr("rinsho.device.has_fast_bfloat16", lambda _: False)  # in bf16 the order of sums shows
     settings = {"batch_tokens": 256, "max_tokens": 256 * 4, "optimizer": optimizer}
     parts = train(tmp_path / "a", recipe_of(micro_batch_rows=2, **settings))
     whole = train(tmp_path / "b", recipe_of(micro_batch_rows=8, **settings))

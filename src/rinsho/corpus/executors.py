@@ -45,6 +45,7 @@ SLURM_JOBS = "slurm_jobs.json"  # in the scratch folder, while a job is under wa
 LOOK_SECONDS = 0.05  # between two looks for products on this machine
 LOOK_SHARE = 20  # a look at very many products is followed by a pause this many times as long
 FOLLOW_SECONDS = 0.2  # between two looks whether the process that started us still lives
+SHORT = 24  # characters: the names of the sockets in the scratch folder are limited to 107 bytes, and Ray's are long
 DRIVER_END_SECONDS = 10  # what datatrove may take to end once all products are there
 OBJECT_STORE_BYTES = 100_000_000  # Ray's shared memory; our tasks hand over files, not objects
 
@@ -337,7 +338,8 @@ def _driven(
     need("datatrove", *(["ray"] if executor == "ray" else []))
     from multiprocessing import get_context
 
-    scratch = tempfile.mkdtemp(prefix="rinsho-")  # short: the names of the sockets in it are limited to 107 bytes
+    base = tempfile.gettempdir()
+    scratch = tempfile.mkdtemp("", "rinsho-", base if len(base) <= SHORT else "/tmp")  # noqa: S108 (a new folder of our own in it)
     running = logs / "running"
     driver = get_context("spawn").Process(
         target=_drive,
