@@ -13,6 +13,8 @@ class Recipe(Settings):
     max_tokens: int = Field(10, ge=1, description="how many")
     learning_rate: float = 0.1
     model: Inner = Inner()
+    models: tuple[Inner, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 def test_defaults_types_and_freezing():
@@ -30,6 +32,16 @@ def test_unknown_key_is_refused_with_a_suggestion():
 def test_unknown_nested_key_is_refused_with_a_suggestion_of_its_own_level():
     with pytest.raises(UserError, match=r"'model\.hiden_size' \(did you mean 'hidden_size'\?\)"):
         settings(Recipe, {"model": {"hiden_size": 3}}, "r.yaml corpus")
+
+
+def test_unknown_key_within_a_list_is_refused_with_a_suggestion_of_its_own_level():
+    with pytest.raises(UserError, match=r"'models\.1\.hiden_size' \(did you mean 'hidden_size'\?\)"):
+        settings(Recipe, {"models": [{}, {"hiden_size": 3}]}, "r.yaml corpus")
+
+
+def test_a_single_value_for_a_list_is_told_in_yaml_terms():
+    with pytest.raises(UserError, match=r"names is 'a': a list is expected, for instance \[notes\]"):
+        settings(Recipe, {"names": "a"}, "r.yaml corpus")
 
 
 def test_all_problems_come_at_once_in_one_line():

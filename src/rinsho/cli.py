@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import rinsho
 from rinsho.errors import UserError, from_os_error
@@ -261,9 +261,9 @@ def _common(command: argparse.ArgumentParser, out_help: str) -> None:
 
 
 def _positive(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError("must be a number of 1 or more")
     number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
     return number
 
 
@@ -280,6 +280,8 @@ def _field_lines(prefix: str, settings: Any) -> list[str]:
     lines = []
     for key, field in settings.model_fields.items():
         kind = getattr(field.annotation, "__name__", None) or str(field.annotation).replace("typing.", "")
+        if get_origin(field.annotation) is Literal:
+            kind = " | ".join(map(str, get_args(field.annotation)))
         inner = next((part for part in get_args(field.annotation) if hasattr(part, "model_fields")), None)
         if inner is not None:  # a tuple of settings
             lines += [f"  {prefix}.{key} (list of the following)", f"      {field.description}"]

@@ -36,15 +36,16 @@ class Document:
     def to_line(self) -> bytes:
         """The document as one JSON line, keys in fixed order, with its line feed."""
         row = {"id": self.id, "text": self.text, **self.meta}
+        row["id"], row["text"] = self.id, self.text  # other fields of these names give way
         if _plain(row):
             try:
                 return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
             except TypeError:  # a lone surrogate, an integer beyond 64 bits, a key that is no string
                 pass
         try:
-            return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+            return json.dumps(row, ensure_ascii=False, separators=(",", ":"), default=_as_json).encode() + b"\n"
         except UnicodeEncodeError:  # a lone surrogate, which UTF-8 cannot hold, travels as its JSON escape
-            return json.dumps(row, separators=(",", ":")).encode() + b"\n"
+            return json.dumps(row, separators=(",", ":"), default=_as_json).encode() + b"\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +167,15 @@ def parse(line: bytes | str, exact: bool = True) -> Any:
     return json.loads(line) if exact and not _exact(value) else value
 
 
+def printable_name(text: str) -> str:
+    r"""An id, source or file name that every file can hold: lone surrogates stand as escapes.
+
+    >>> printable_name("患者\ud800")
+    '患者\\ud800'
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def compress(documents: Iterable[Document]) -> bytes:
     """The documents as one zstd-compressed block of JSON lines; equal documents give equal bytes."""
     buffer = io.BytesIO()
@@ -199,6 +209,13 @@ def _aside(path: Path, root: Path) -> bool:
     )
 
 
+def _as_json(value: Any) -> Any:
+    """A value of a Parquet column that JSON has no form for: numbers of numpy, dates, bytes."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return value.item() if hasattr(value, "item") else str(value)
+
+
 def _plain(value: Any) -> bool:
     """True when orjson writes the value with the same bytes as json."""
     kind = type(value)
@@ -223,12 +240,12 @@ def _exact(value: Any) -> bool:
 
 
 def _open(path: Path) -> io.BufferedReader:
-    if path.name.endswith(".zst"):
+    if path.name.lower().endswith(".zst"):
         frames: Any = _Frames(path.open("rb"))
         engine = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES)
         reader: Any = engine.stream_reader(frames, read_size=READ_BYTES, read_across_frames=True)
         return io.BufferedReader(reader, READ_BYTES)
-    if path.name.endswith(".gz"):
+    if path.name.lower().endswith(".gz"):
         unpacked: Any = gzip.GzipFile(path)
         return io.BufferedReader(unpacked, READ_BYTES)
     return io.BufferedReader(path.open("rb", buffering=0), READ_BYTES)

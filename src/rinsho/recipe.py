@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -135,13 +135,18 @@ def _problem(cls: type[BaseModel], detail: Any) -> str:
         return f"{path} is missing"
     if detail["type"] == "value_error":  # a rule over several keys: its message says it, the input is the whole section
         return f"{path}: {detail['msg'].removeprefix('Value error, ')}".removeprefix(": ")
+    if detail["type"] == "tuple_type":
+        return f"{path} is {detail['input']!r}: a list is expected, for instance [notes]"
     return f"{path} is {detail['input']!r}: {detail['msg'][0].lower()}{detail['msg'][1:]}"
 
 
 def _fields_at(cls: type[BaseModel], path: Sequence[int | str]) -> list[str]:
     for part in path:
-        field = cls.model_fields.get(str(part))
-        inner = getattr(field, "annotation", None)
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            cls = inner
+        if isinstance(part, int):  # the place in a tuple[Settings, ...]
+            continue
+        annotation = getattr(cls.model_fields.get(part), "annotation", None)
+        for inner in (annotation, *get_args(annotation)):
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                cls = inner
+                break
     return list(cls.model_fields)

@@ -189,7 +189,8 @@ def digest(path: Path) -> str:
     files = [file for file in files if not any(part.startswith(".") for part in file.relative_to(path).parts)]
     if not files:
         raise UserError("the folder is empty", where=path, expected="input files", todo="check the path")
-    return _hash([(p.relative_to(path).as_posix(), quick_hash(p)) for p in files])
+    # a single file's name counts: ids and sources may come from it
+    return _hash([(p.name if path.is_file() else p.relative_to(path).as_posix(), quick_hash(p)) for p in files])
 
 
 def _recorded(path: Path, folder: Path, done: dict[str, Any]) -> list[tuple[str, str]]:

@@ -178,5 +178,5 @@ def test_what_a_user_can_get_wrong(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="found everywhere"):
         index(CASE, chars=4)
     (tmp_path / "other.jsonl").write_text('{"label": 3}\n', encoding="utf-8")
-    with pytest.raises(UserError, match="no_text"):
+    with pytest.raises(UserError, match="no benchmark texts in here"):
         Index.from_files([tmp_path / "other.jsonl"], 20)

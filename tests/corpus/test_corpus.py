@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from rinsho.corpus import Recipe, check, run
-from rinsho.corpus.index import order_key
 from rinsho.document import Document, read_documents, shard_paths, write_documents
 from rinsho.errors import UserError
 
@@ -96,7 +95,7 @@ def test_what_is_kept_and_what_is_dropped_and_why(source: Path, tmp_path: Path) 
         assert all(row.meta["value"] is not None and row.text for row in rows)
     copies = [row for row in dropped if row.meta["reason"] == "duplicate"]
     alike = ["copy-0", "copy-1", "copy-2", "copy-3", "doc-0-05"]
-    stays = min(alike, key=lambda name: order_key(name, 100, False))
+    (stays,) = [document.id for document in kept if document.id in alike]
     assert sorted((row.id, row.meta["value"]) for row in copies) == [(name, stays) for name in alike if name != stays]
     numbers = report.numbers
     assert numbers["documents_read"] == numbers["documents_kept"] + numbers["documents_dropped"] == 4 * 30
@@ -232,3 +231,82 @@ def test_product_names_no_path_of_this_machine(source: Path, tmp_path: Path) -> 
     run(plain(max_broken_fraction=0.1), [source], tmp_path / "out")
     assert str(tmp_path) not in (tmp_path / "out/dropped/broken.jsonl").read_text()
     assert str(tmp_path) not in (tmp_path / "out/report.json").read_text()
+
+
+def test_other_fields_of_the_names_id_and_text_give_way(tmp_path: Path) -> None:
+    row = {"id": "患者1", "note_id": "n1", "経過": good(3), "text": "生のまま 090-1234-5678"}
+    write_path = tmp_path / "in" / "a.jsonl"
+    write_path.parent.mkdir()
+    write_path.write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
+    numbers = run(plain(text_field="経過", id_field="note_id"), [tmp_path / "in"], tmp_path / "out").numbers
+    (kept,) = documents_in(tmp_path / "out/shards")
+    assert (kept.id, kept.text.startswith("患者は3歳")) == ("n1", True)
+    assert numbers["bytes_kept"] == len(kept.text.encode())
+
+
+def test_names_with_lone_surrogates_travel_as_escapes(tmp_path: Path) -> None:
+    names = ["短\ud800", "doc\udfff", "doc\udffe"]
+    write(
+        tmp_path / "in/a.jsonl.zst",
+        [Document("短い。", names[0], {"source": "s\ud800"}), Document(good(1), names[1]), Document(good(1), names[2])],
+    )
+    numbers = run(plain(), [tmp_path / "in"], tmp_path / "out").numbers
+    assert numbers["documents_kept"] == 1
+    assert numbers["examples"]["too_short"] == [["短\\ud800", 3]]
+    assert "s\\ud800" in numbers["sources"]
+
+
+def test_values_that_json_has_no_form_for(tmp_path: Path) -> None:
+    import datetime
+
+    pyarrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    (tmp_path / "in").mkdir()
+    columns = {"id": ["a"], "text": [good(1)], "when": [datetime.datetime(2020, 1, 2)], "raw": [b"\xff"]}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "in/a.parquet")
+    run(plain(), [tmp_path / "in"], tmp_path / "out")
+    assert documents_in(tmp_path / "out/shards")[0].meta["when"].startswith("2020-01-02")
+
+
+def test_two_inputs_with_files_of_one_name(tmp_path: Path) -> None:
+    for number, folder in enumerate("AB"):
+        write_path = tmp_path / folder / "x.jsonl"
+        write_path.parent.mkdir()
+        write_path.write_text(json.dumps({"text": good(number)}, ensure_ascii=False) + "\n", encoding="utf-8")
+    run(plain(), [tmp_path / "A", tmp_path / "B"], tmp_path / "out")
+    assert [d.id for d in documents_in(tmp_path / "out/shards")] == ["x.jsonl:1", "1/x.jsonl:1"]
+
+
+def test_a_sample_with_repeated_ids_keeps_to_its_size(tmp_path: Path) -> None:
+    write(tmp_path / "in/a.jsonl.zst", [Document(good(n), f"patient{n % 3}") for n in range(300)])
+    numbers = run(plain(max_size_mb=0.05), [tmp_path / "in"], tmp_path / "out").numbers
+    assert 0 < numbers["bytes_read"] <= 50_000
+    with pytest.raises(UserError, match="not even one document fits"):
+        run(plain(max_size_mb=0.01), [tmp_path / "in"], tmp_path / "none")
+
+
+@pytest.mark.parametrize(("name", "error"), [("wrong", "TypeError"), ("odd", "TypeError"), ("fails", "ValueError")])
+def test_an_own_filter_that_gives_something_else(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, error: str
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    with pytest.raises(UserError, match=f"failed with {error}"):
+        run(plain(filters=(f"slow_filter:{name}",), workers=1), [source], tmp_path / "out")
+
+
+def test_settings_that_name_nothing(source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "w.txt").write_text("猫\n")
+    recipe = plain(sources=[{"files": "*.nothing", "name": "x"}], word_lists={"duplicate": tmp_path / "w.txt"})
+    assert [problem.where for problem in check(recipe, [source])] == ["corpus.sources", "corpus.word_lists"]
+    run(plain(trusted_sources=("s9",)), [source], tmp_path / "out")
+    assert "trusted_sources names 's9', but no document is of that source" in capfd.readouterr().err
+
+
+def test_a_changed_own_filter_is_another_run(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine_filter.py").write_text("def keep(document):\n    return None\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    run(plain(filters=("mine_filter:keep",), workers=1), [source], tmp_path / "out")
+    (tmp_path / "mine_filter.py").write_text("def keep(document):\n    return None  # changed\n")
+    with pytest.raises(UserError, match="made from other inputs"):
+        run(plain(filters=("mine_filter:keep",), workers=1), [source], tmp_path / "out")

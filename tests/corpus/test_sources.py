@@ -107,11 +107,49 @@ def test_a_wrong_text_field_names_the_fields_and_no_content(tmp_path):
     ) as error:
         read_one(tmp_path / "a.jsonl", lines({"honbun": "秘密の本文", "種別": "記録"}))
     assert "秘密" not in str(error.value)
-    with pytest.raises(UserError, match=r"no single column 'text'.*one of honbun, 種別"):
-        read_one(tmp_path / "a.csv", "honbun,種別\n秘密,記録\n".encode())
-    with pytest.raises(UserError, match="2 fields that do not look like names") as error:
-        read_one(tmp_path / "a.csv", "山田太郎は入院した。,1950-01-02\n".encode())
-    assert "山田" not in str(error.value)
+    for cell in ("山田太郎", "honbun"):  # a first row that looks like names may be a patient's
+        with pytest.raises(
+            UserError, match=r"no single column 'text'.*column names in the first line, which has 2 fields"
+        ) as error:
+            read_one(tmp_path / "a.csv", f"{cell},肺炎\n{cell},記録\n".encode())
+        assert cell not in str(error.value)
+        assert "肺炎" not in str(error.value)
+
+
+def test_a_text_field_that_holds_numbers_is_told_as_such(tmp_path):
+    with pytest.raises(UserError, match=r"the field 'text' holds no text \(numbers or nothing\) in any record"):
+        read_one(tmp_path / "a.jsonl", lines(*[{"text": 1}] * 1000))
+
+
+def test_null_is_an_empty_text_and_a_missing_field_is_broken(tmp_path):
+    rows = [{"text": None, "id": "a"}, {"id": "b"}, {"text": 1}, {"text": "咳。", "id": "c"}]
+    found, broken = read_one(tmp_path / "a.jsonl", lines(*rows))
+    assert [(document.id, document.text, document.meta) for document in found] == [("a", "", {}), ("c", "咳。", {})]
+    assert broken == [("2", "no_text"), ("3", "no_text")]
+    rows = [{"title": None, "note": {"text": "咳。"}}, {"title": "記録", "note": None}, {"title": None, "note": None}]
+    fields = ("title", "note.text")
+    assert texts(tmp_path / "a.jsonl", lines(*rows), text_field=fields) == ["咳。", "記録", ""]
+    assert texts(tmp_path / "a.jsonl", lines(OSCAR | {"content": None})) == [""]
+    assert texts(tmp_path / "a.jsonl", lines({"text": None}), layout="wiki40b") == [""]
+
+
+@pytest.mark.parametrize("data", [b"", b"\n", b" \r\n\t\n", b"\xef\xbb\xbf"])
+def test_an_empty_csv_file_has_no_records(tmp_path, data):
+    assert read_one(tmp_path / "a.csv", data) == ([], [])
+
+
+def test_blank_lines_before_the_header_are_passed_over_and_counted(tmp_path):
+    found, broken = read_one(tmp_path / "a.csv", b"\n \ntext,n\na,1\nb\n")
+    assert ([document.id for document in found], broken) == (["a.csv:4"], [("5", "wrong_field_count")])
+
+
+@pytest.mark.parametrize("name", ["A.CSV", "A.JSONL", "A.Txt"])
+def test_endings_count_in_any_case(tmp_path, name):
+    data = {"A.CSV": b"text\na\n", "A.JSONL": b'{"text": "a"}\n', "A.Txt": b"a"}[name]
+    path = tmp_path / name
+    path.write_bytes(data)
+    [file] = files(Recipe(), [tmp_path / name])
+    assert [document.text for document in read(file, print)] == ["a"]
 
 
 @pytest.mark.parametrize("name, pack", [("a.jsonl", bytes), ("a.ndjson.gz", gzip.compress), ("a.jsonl.zst", zst)])
@@ -140,8 +178,8 @@ def test_parquet_with_nested_fields(tmp_path):
     buffer = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), buffer)
     found, broken = read_one(tmp_path / "a.parquet", buffer.getvalue(), text_field="note.text")
-    assert [(document.id, document.text) for document in found] == [("0", "咳。"), ("2", "痰。")]
-    assert broken == [("2", "no_text")]
+    assert [(document.id, document.text) for document in found] == [("0", "咳。"), ("1", ""), ("2", "痰。")]
+    assert broken == []
     with pytest.raises(UserError, match="one of the fields note, id"):
         read_one(tmp_path / "a.parquet", buffer.getvalue())
     with pytest.raises(UserError, match="not a complete Parquet file"):
@@ -204,6 +242,39 @@ def test_an_encoding_that_cannot_be_told_is_refused_with_the_place():
         blocks = [data[start : start + size] for start in range(0, len(data), size)]
         with pytest.raises(UserError, match=r"here: the encoding cannot be told \(byte 20 in line 3 is not UTF-8\)"):
             detect(lambda blocks=blocks: iter(blocks), "here")
+
+
+def test_the_encoding_that_holds_longest_is_told_with_its_place():
+    data = ("咳嗽と発熱を認める。\n" * 21).encode("cp932") + b"ab\x81\xff"
+    place = len(data) - 2
+    for size in (1, 7, 10_000):
+        blocks = [data[start : start + size] for start in range(0, len(data), size)]
+        with pytest.raises(UserError, match=rf"byte 0 in line 1 is not UTF-8; CP932 up to byte {place} in line 22\)"):
+            detect(lambda blocks=blocks: iter(blocks), "here")
+
+
+@pytest.mark.parametrize("size", [1, 2, 1000])
+def test_seven_bit_iso_2022_jp_is_told_by_its_shifts(size):
+    data = "氏名,本文\n見本,発熱と咳。\n".encode("iso2022_jp") + b"\x1b$B-!-j\x1b(B,\x1b(I6=\x1b(B\n"
+    blocks = [data[start : start + size] for start in range(0, len(data), size)]
+    found = detect(lambda: iter(blocks), "here")
+    assert found.setting == "iso-2022-jp"
+    assert data.decode(found.name, found.strict) == "氏名,本文\n見本,発熱と咳。\n①㈱,ｶｽ\n"
+    assert detect(lambda: iter([b"\x1b[31mred\x1b[0m"]), "here").setting == "utf-8", "colours of a terminal"
+    assert detect(lambda: iter([b"\x1b$B", "咳".encode()]), "here").setting == "utf-8"
+    with pytest.raises(UserError, match="byte 3 in line 1 is not ISO-2022-JP"):
+        detect(lambda: iter([b"\x1b$B\x7e\x7e\x1b(B"]), "here")
+
+
+def test_iso_2022_jp_rows_that_are_broken_are_told(tmp_path):
+    data = "text,n\n発熱。,1\n".encode("iso2022_jp")
+    assert texts(tmp_path / "a.csv", data) == ["発熱。"]
+    [file] = files(Recipe(), [tmp_path / "a.csv"])
+    file = dataclasses.replace(file, settings=dataclasses.replace(file.settings, encoding="iso-2022-jp"))
+    file.path.write_bytes(data + b"\x1b$B~~\x1b(B,2\n" + data[7:])
+    broken = []
+    assert [document.text for document in read(file, broken.append)] == ["発熱。", "発熱。"]
+    assert [row.reason for row in broken] == ["invalid_iso_2022_jp"]
 
 
 def test_the_whole_file_counts(tmp_path):
@@ -291,6 +362,12 @@ def test_oscar(tmp_path, layout, hugging_face):
     assert document.meta == {
         "quality_warnings": ["short_sentences"], "language": "ja", "language_probability": 0.98, "source": "oscar",
     }  # fmt: skip
+
+
+def test_an_id_field_that_is_set_holds_for_oscar(tmp_path):
+    data = lines(OSCAR | {"nr": 7}, OSCAR)
+    found, _ = read_one(tmp_path / "a.jsonl", data, id_field="nr")
+    assert [document.id for document in found] == ["7", "1234-ab"]
 
 
 WIKI = (

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
 from rinsho.corpus.executors import Slurm
-from rinsho.corpus.sources import HuggingFace, Source, files, problem
+from rinsho.corpus.sources import HuggingFace, Source, files, problem, unused
 from rinsho.errors import UserError
 from rinsho.recipe import Settings
 from rinsho.run import Report, perform
@@ -125,8 +127,19 @@ def run(recipe: Recipe, inputs: Sequence[Path], out: Path) -> Report:
     from rinsho.corpus.work import work
 
     local = [Path(settings.dataset) for settings in recipe.huggingface if Path(settings.dataset).is_dir()]
-    all_inputs = [*inputs, *local, *recipe.decontaminate, *recipe.word_lists.values()]
+    own = [
+        Path(spec.origin) for name in recipe.filters if (spec := _module_of(name)) and spec.has_location and spec.origin
+    ]
+    all_inputs = [*inputs, *local, *recipe.decontaminate, *recipe.word_lists.values(), *own]
     return perform("corpus", recipe, all_inputs, out, lambda stage: work(recipe, inputs, stage))
+
+
+def _module_of(name: str) -> ModuleSpec | None:
+    """Where a user's filter stands: its code is part of what makes two runs the same."""
+    try:
+        return importlib.util.find_spec(name.partition(":")[0])
+    except (ImportError, ValueError):
+        return None
 
 
 def check(recipe: Recipe, inputs: Sequence[Path]) -> list[UserError]:
@@ -139,6 +152,12 @@ def check(recipe: Recipe, inputs: Sequence[Path]) -> list[UserError]:
     elif inputs:
         try:
             files(recipe, [Path(path) for path in inputs])
+            problems += [
+                UserError(
+                    f"the pattern {pattern!r} fits no file", where="corpus.sources", expected="a path below an input"
+                )
+                for pattern in unused(recipe, [Path(path) for path in inputs])
+            ]
         except UserError as error:
             problems.append(error)
     problems += [found for found in map(problem, recipe.huggingface) if found]
@@ -161,17 +180,31 @@ def check(recipe: Recipe, inputs: Sequence[Path]) -> list[UserError]:
             from_path(name)
         except UserError as error:
             problems.append(error)
-    for name in recipe.word_lists:
-        if not re.fullmatch("[a-z][a-z0-9_]*", name):
+    for path in recipe.decontaminate:
+        if not path.exists():
+            problems.append(
+                UserError("not there", where=path, expected="a file for corpus.decontaminate", todo="check the path")
+            )
+    return [*problems, *_check_word_lists(recipe)]
+
+
+def _check_word_lists(recipe: Recipe) -> list[UserError]:
+    from rinsho.corpus.filters.wordlists import read_words
+    from rinsho.corpus.report.view import REASONS
+
+    problems = []
+    taken = {*REASONS, "kept"} - {"adult", "advert"}
+    for name, path in recipe.word_lists.items():
+        if not re.fullmatch("[a-z][a-z0-9_]*", name) or name in taken:
             problems.append(
                 UserError(
-                    f"a word list is called {name!r}", where="corpus.word_lists", expected="letters a-z, 0-9 and _"
+                    f"a word list is called {name!r}",
+                    where="corpus.word_lists",
+                    expected="a-z, 0-9 and _, and no reason that there is already",
                 )
             )
-    for key, paths in (("decontaminate", recipe.decontaminate), ("word_lists", tuple(recipe.word_lists.values()))):
-        problems += [
-            UserError("not there", where=path, expected=f"a file for corpus.{key}", todo="check the path")
-            for path in paths
-            if not path.exists()
-        ]
+        try:
+            read_words(path)
+        except UserError as error:
+            problems.append(error)
     return problems

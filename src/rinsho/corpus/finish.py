@@ -98,7 +98,7 @@ def finish_piece(task: FinishTask) -> None:
             kept.sources_bytes[source] += document_bytes
             kept.lengths[length_bin(chars)] += 1
     _publish(task, aside)
-    write_atomic(task.product, json.dumps(vars(kept), ensure_ascii=False, sort_keys=True))
+    write_atomic(task.product, json.dumps(vars(kept), sort_keys=True))
 
 
 def _decided(task: FinishTask, kept: Kept) -> Iterator[tuple[str, str, bytes, int, int, Drop | None, int]]:

@@ -27,7 +27,8 @@ LONGEST = (1 << 20) - 1  # beyond a million characters length no longer decides 
 def order_key(name: str, chars: int, preferred: bool) -> int:
     """Which of several like documents stays: the one with the smallest key, whatever file it came from.
 
-    A preferred source comes first, then the longer text, then a hash of the id. 64 bits.
+    A preferred source comes first, then the longer text, then a hash of `name`, which is the id and the text's key. 64
+    bits.
     """
     return (not preferred) << 63 | (LONGEST - min(chars, LONGEST)) << 43 | hash64(name) >> 21
 
@@ -68,7 +69,7 @@ class IndexWriter:
         """Adds a kept document (clean text)."""
         recipe = self.recipe
         digest = key(text, clean=True)
-        order = order_key(name, len(text), source in recipe.sources_first)
+        order = order_key(f"{name}\0{digest}", len(text), source in recipe.sources_first)
         self._rows.extend((int(digest[:16], 16), int(digest[16:], 16), order, raw_bytes, size_bytes, len(text)))
         self._places.append(self.sources.setdefault(source, len(self.sources)))
         self._ids.write(json.dumps(name) + "\n")

@@ -20,7 +20,7 @@ from rinsho.corpus.index import IndexWriter
 from rinsho.corpus.sample import Sample
 from rinsho.corpus.sources import SourceFile, read
 from rinsho.corpus.writing import LineWriter
-from rinsho.document import Broken, Document
+from rinsho.document import Broken, Document, printable_name
 from rinsho.errors import UserError
 from rinsho.files import sync_files
 from rinsho.text import clean_counted
@@ -86,7 +86,7 @@ class Counts:
 
     def to_json(self) -> str:
         """As JSON, for the piece's folder."""
-        return json.dumps(vars(self), ensure_ascii=False, sort_keys=True)
+        return json.dumps(vars(self), sort_keys=True)
 
     @classmethod
     def read_json(cls, path: Path) -> Counts:
@@ -173,7 +173,7 @@ def byte_length(text: str) -> int:
 def source_of(document: Document, file: SourceFile) -> str:
     """The source a document counts for: the name given to its files, its field, or the name of its file."""
     given = file.settings.name or document.meta.get(file.settings.source_field or "")
-    return str(given or file.path.name.split(".")[0])
+    return printable_name(str(given or file.path.name.split(".")[0]))
 
 
 def _documents(task: Task, counts: Counts, broken: TextIO) -> Iterator[tuple[Document, str, int, Drop | None]]:
@@ -184,7 +184,7 @@ def _documents(task: Task, counts: Counts, broken: TextIO) -> Iterator[tuple[Doc
     def on_broken(record: Broken) -> None:
         path, _, line = record.where.rpartition(":")
         where = f"{Path(path).name}:{line}" if path else Path(record.where).name
-        broken.write(json.dumps({"where": where, "reason": record.reason}, ensure_ascii=False) + "\n")
+        broken.write(json.dumps({"where": printable_name(where), "reason": record.reason}, ensure_ascii=False) + "\n")
         counts.broken[record.reason] += 1
         counts.first_broken = counts.first_broken or f"{record.where} ({record.reason})"
 
@@ -238,10 +238,22 @@ def _benchmarks(paths: tuple[Path, ...], chars: int) -> Index:
     return Index.from_files(paths, chars)
 
 
+def _sound(drop: object) -> bool:
+    """Whether a filter gave a Drop that can be counted and written."""
+    return (
+        isinstance(drop, Drop)
+        and isinstance(drop.reason, str)
+        and bool(drop.reason)
+        and isinstance(drop.value, int | float | str)
+    )
+
+
 def _verdict(document: Document, filters: list[Filter]) -> Drop | None:
     for rule in filters:
         try:
             drop = rule(document)
+            if drop is not None and not _sound(drop):
+                raise TypeError
         except Exception as error:  # a filter of the user's own; its message may hold text, so only its kind is told
             raise UserError(
                 f"the filter {getattr(rule, '__qualname__', rule)!s} failed with {type(error).__name__}",

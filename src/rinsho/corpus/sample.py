@@ -9,6 +9,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from rinsho.corpus.sources import SourceFile, read
+from rinsho.errors import UserError
 from rinsho.run import Stage, write_atomic
 
 if TYPE_CHECKING:
@@ -51,15 +52,30 @@ def choose(recipe: Recipe, files: Sequence[SourceFile], stage: Stage) -> Sample 
         for file in files:
             rows += _places(recipe, file)
             progress.update()
-    rows.sort()
-    total, last_place = 0, (-1, -1)
-    for where, size in rows:
-        total += size
-        if total > recipe.max_size_mb * 1e6:
-            break
-        last_place = where
+    last_place = _last(rows, recipe.max_size_mb * 1e6)
     write_atomic(saved, json.dumps(last_place))
     return Sample(recipe.seed, recipe.sources_first, last_place)
+
+
+def _last(rows: list[tuple[tuple[int, int], int]], limit_bytes: float) -> tuple[int, int]:
+    """The last place that is taken: documents of one id stand at one place, and are all taken or none."""
+    sizes: dict[tuple[int, int], int] = {}
+    for where, size in rows:
+        sizes[where] = sizes.get(where, 0) + size
+    total, last = 0, (-1, -1)
+    for where in sorted(sizes):
+        total += sizes[where]
+        if total > limit_bytes:
+            break
+        last = where
+    if sizes and last == (-1, -1):
+        raise UserError(
+            "not even one document fits into max_size_mb",
+            where="corpus.max_size_mb",
+            expected=f"at least {sizes[min(sizes)] / 1e6:.6f}",
+            todo="raise the limit or choose another seed",
+        )
+    return last
 
 
 def _places(recipe: Recipe, file: SourceFile) -> list[tuple[tuple[int, int], int]]:

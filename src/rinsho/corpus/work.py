@@ -19,6 +19,13 @@ from rinsho.corpus.sources import SourceFile
 from rinsho.errors import UserError
 from rinsho.run import Report, Stage, write_atomic
 
+HINTS = {  # what helps against the most frequent kind of broken record
+    "no_text": "set text_field for these files",
+    "invalid_utf8": "set encoding for these files in corpus.sources",
+    "unknown_encoding": "set encoding for these files in corpus.sources",
+    "wrong_field_count": "look at that row: a separator too many or too few, or set delimiter",
+    "open_quotation": "look for the quotation mark without its partner",
+}
 SMALL_BYTES = 4_000_000  # less input than this is not worth starting processes for
 
 
@@ -41,16 +48,24 @@ def work(recipe: Recipe, inputs: Sequence[Path], stage: Stage) -> Report:
     _limit_broken(recipe, counts)
     figures = join(recipe, pieces, stage, run)
     kept = _finish(recipe, pieces, stage, run)
+    if not counts.read:
+        raise UserError(
+            "no document was found",
+            where=", ".join(str(path) for path in inputs),
+            expected="records with text: of FHIR, resources that have one of the paths of text_field",
+            todo="check text_field and layout for these files in corpus.sources",
+        )
     if not kept.documents:
         reasons = ", ".join(f"{reason} {count}" for reason, count in (counts.dropped + kept.dropped).most_common())
         raise UserError(
             f"no document passed the filters (of {counts.read}: {reasons or 'none read'})",
             where=", ".join(str(path) for path in inputs),
             expected="Japanese text",
-            todo=f"look into {stage.out / 'dropped'}, and check the text field and the limits",
+            todo=f"look into {stage.out / 'dropped'} (zstdcat), check the limits, and begin with another --out",
         )
+    _warn_unknown_sources(recipe, counts, stage)
     numbers = report_numbers(recipe, counts, kept, figures)
-    write_atomic(stage.out / "report.html", report.page(recipe, numbers, title=stage.out.parent.name))
+    write_atomic(stage.out / "report.html", report.page(recipe, numbers, title=report.title_of(stage.out)))
     return report.make_report(recipe, numbers)
 
 
@@ -92,11 +107,23 @@ def _limit_broken(recipe: Recipe, counts: Counts) -> None:
     share = broken / max(1, records)
     if share > recipe.max_broken_fraction:
         raise UserError(
-            f"{broken} of {records} records are broken, the first: {counts.first_broken}",
+            f"{broken} of {records} records are broken, the first: {counts.first_broken}"
+            + ("" if len(counts.broken) == 1 else "; " + ", ".join(f"{r} {n}" for r, n in counts.broken.most_common())),
             where="corpus.max_broken_fraction",
             expected=f"at most {recipe.max_broken_fraction:.2%}",
-            todo=f"check the text field ({recipe.text_field!r}) and the file, or raise the limit",
+            todo=f"{HINTS.get(counts.broken.most_common(1)[0][0], 'look at that record')}, or raise the limit",
         )
+
+
+def _warn_unknown_sources(recipe: Recipe, counts: Counts, stage: Stage) -> None:
+    """A misspelt source would otherwise be passed over without a word."""
+    known = ", ".join(sorted(counts.sources_read)[:20])
+    for key in ("sources_first", "trusted_sources", "sentence_keep_sources"):
+        for name in getattr(recipe, key):
+            if name not in counts.sources_read:
+                stage.log(
+                    f"WARNING: corpus.{key} names {name!r}, but no document is of that source (there are: {known})"
+                )
 
 
 def _finish(recipe: Recipe, pieces: Sequence[Path], stage: Stage, run: Any) -> Kept:

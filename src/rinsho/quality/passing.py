@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -99,7 +100,7 @@ def judge_file(task: Task, features: Features | None = None, on_chunk: Callable[
     def kept() -> Iterator[Document]:
         for document, probability in _judged(task, features, forest, on_chunk):
             size = byte_length(document.text)
-            counts.by_probability[min(int(probability * BINS), BINS - 1)] += 1
+            counts.by_probability[max(0, math.ceil(probability * BINS) - 1)] += 1
             if probability <= task.recipe.max_low_probability:
                 counts.kept, counts.kept_bytes = counts.kept + 1, counts.kept_bytes + size
                 yield document

@@ -111,7 +111,7 @@ def preview(
             lines.append(f"- expected to be dropped: {row['value']:.2%} of {name} ({low:.2%} to {high:.2%}), {amount}")
         lines += [
             f"- measured on {dropped['sample']:,} random documents; the forest learned from "
-            f"{measured['figures']['documents']:,} labels, the full run's learns from more",
+            f"{measured['figures']['documents']:,} labels",
             "",
         ]
     else:

@@ -294,13 +294,16 @@ def from_path(name: str) -> Filter:
         UserError: it cannot be imported.
     """
     module, _, function = name.partition(":")
+    problem = ""
     try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError):
-        found = None
+        found = getattr(importlib.import_module(module), function, None)
+    except Exception as error:  # whatever the user's module does; its message may hold anything
+        found, problem = None, f" ({type(error).__name__})"
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            problem = f" (no module {error.name})"
     if not callable(found):
         raise UserError(
-            f"no filter {name!r}",
+            f"no filter {name!r}{problem}",
             where="corpus.filters",
             expected="package.module:function that takes a Document and returns a Drop or None",
             todo="check the name, and that the package is installed",

@@ -281,9 +281,14 @@ def _read_any(path: Path) -> Iterator[tuple[str, str, str]]:
         except UserError as error:
             problem = problem or error
         except FileNotFoundError:
-            problem = UserError("not there", where=path, expected="a benchmark file", todo="check the path")
+            raise UserError("not there", where=path, expected="a benchmark file", todo="check the path") from None
     if problem:
-        raise problem
+        raise UserError(
+            "no benchmark texts in here",
+            where=path,
+            expected="documents with a field text or question, or the top folder of JMED-LLM or IgakuQA",
+            todo="name that folder in corpus.decontaminate",
+        )
 
 
 def _is_exam(path: Path) -> bool:

@@ -37,9 +37,8 @@ class FinishedRun:
 
     @property
     def title(self) -> str:
-        """A name for people: the run's, since the folder itself is mostly called corpus."""
-        folder = self.folder.resolve()
-        return folder.parent.name if folder.name == "corpus" else folder.name
+        """A name for people."""
+        return title_of(self.folder)
 
     def files(self, folder: str) -> list[Path]:
         """The document files of `shards`, `validation` or `dropped`, each as the run wrote it.
@@ -60,6 +59,12 @@ class FinishedRun:
                     todo="copy the whole folder, or run the stage again",
                 )
         return [self.folder / name for name in names]
+
+
+def title_of(folder: Path) -> str:
+    """The name of a run for people: of the run folder above, since the folder itself is mostly called corpus."""
+    folder = folder.resolve()
+    return folder.parent.name if folder.name == "corpus" else folder.name
 
 
 def make_report(recipe: Recipe | Mapping[str, Any], numbers: dict[str, Any]) -> Report:

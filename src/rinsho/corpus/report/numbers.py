@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
 def report_numbers(recipe: Recipe, counts: Counts, kept: Kept, figures: dict[str, Any]) -> dict[str, Any]:
     """All numbers of a finished run. Bytes are UTF-8 text; those of dropped documents are before cleaning."""
-    dropped = {
-        reason: {"documents": part.dropped[reason], "bytes": part.dropped_bytes[reason]}
-        for part in (counts, kept)
-        for reason in sorted(part.dropped, key=lambda reason: (-part.dropped[reason], reason))
-    }
+    dropped: dict[str, dict[str, int]] = {}
+    for part in (counts, kept):
+        for reason in sorted(part.dropped, key=lambda reason: (-part.dropped[reason], reason)):
+            row = dropped.setdefault(reason, {"documents": 0, "bytes": 0})
+            row["documents"] += part.dropped[reason]
+            row["bytes"] += part.dropped_bytes[reason]
     removed = {
         "removed": kept.sentences_removed,
         "removed_bytes": kept.sentences_bytes,

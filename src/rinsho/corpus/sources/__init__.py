@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from rinsho.document import Broken, Document, shard_paths
+from rinsho.document import Broken, Document, printable_name, shard_paths
 from rinsho.errors import UserError
 from rinsho.recipe import Settings
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from rinsho.run import Stage
 
 Layout = Literal["auto", "plain", "oscar", "wiki40b", "wikipedia", "fhir"]
-Encoding = Literal["auto", "utf-8", "cp932", "euc-jp"]
+Encoding = Literal["auto", "utf-8", "cp932", "euc-jp", "iso-2022-jp"]
 FORMS = (".jsonl", ".ndjson", ".csv", ".tsv", ".txt")  # each also with .zst or .gz behind it
 SUFFIXES = (*(form + packing for form in FORMS for packing in ("", ".zst", ".gz")), ".parquet")
 EXTRACT = re.compile(r"wiki_\d+(\.zst|\.gz)?")  # WikiExtractor's names, which have no ending
@@ -120,12 +121,27 @@ def files(recipe: Recipe, inputs: Sequence[Path]) -> list[SourceFile]:
     Source: SPEC N2.1-1.
     """
     found = []
-    for given in inputs:
+    names: Counter[str] = Counter()
+    for position, given in enumerate(inputs):
         for path in shard_paths([given], _known, "files ending in " + ", ".join((*FORMS, ".parquet")) + " (.zst, .gz)"):
             name = path.relative_to(given).as_posix() if path != given else path.name
-            source = next((source for source in recipe.sources if _fits(source.files, name, path)), Source())
-            found.append(SourceFile(path, name, _resolved(source, recipe, path, given), path.stat().st_size))
+            source = next((source for source in recipe.sources if fits(source, name, path, given)), Source())
+            names[name] += 1
+            if names[name] > 1:  # of two inputs; ids begin with the name
+                name = f"{position}/{name}"
+            reading = _resolved(source, recipe, path, given)
+            found.append(SourceFile(path, printable_name(name), reading, path.stat().st_size))
     return found
+
+
+def unused(recipe: Recipe, inputs: Sequence[Path]) -> list[str]:
+    """The patterns of `recipe.sources` that fit no file."""
+    left = list(recipe.sources)
+    for given in inputs:
+        for path in shard_paths([given], _known, ""):
+            name = path.relative_to(given).as_posix() if path != given else path.name
+            left = [source for source in left if not fits(source, name, path, given)]
+    return [source.files for source in left]
 
 
 def read(file: SourceFile, on_broken: Callable[[Broken], None]) -> Iterator[Document]:
@@ -213,17 +229,19 @@ def fetched(recipe: Recipe, settings: HuggingFace, folder: Path) -> list[SourceF
 
 
 def _known(name: str) -> bool:
-    return name.endswith(SUFFIXES) or EXTRACT.fullmatch(name) is not None
+    return name.lower().endswith(SUFFIXES) or EXTRACT.fullmatch(name) is not None
 
 
-def _fits(pattern: str, name: str, path: Path) -> bool:
-    return any(fnmatchcase(text, pattern) for text in (name, path.name, path.as_posix()))
+def fits(source: Source, name: str, path: Path, given: Path) -> bool:
+    """Whether a source's pattern is that of a file: of its path below the input, with the input's name, or as given."""
+    texts = (name, f"{given.resolve().name}/{name}", path.name, path.as_posix())
+    return any(fnmatchcase(text, source.files) for text in texts)
 
 
 def _resolved(source: Source, recipe: Recipe, path: Path, given: Path) -> Reading:
     """The settings for one file. A field that the recipe leaves at its default is the layout's to choose."""
     text = source.text_field or ("" if recipe.text_field == "text" else recipe.text_field)
-    single = path != given and path.name.removesuffix(".gz").removesuffix(".zst").endswith(".txt")
+    single = path != given and path.name.lower().removesuffix(".gz").removesuffix(".zst").endswith(".txt")
     return Reading(
         layout=source.layout,
         encoding=source.encoding,

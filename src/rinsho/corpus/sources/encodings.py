@@ -1,8 +1,9 @@
-"""Which encoding a text is in: UTF-8, UTF-16 with its mark, CP932 or EUC-JP, decided over the whole of it."""
+"""Which encoding a text is in: UTF-8, UTF-16 with its mark, CP932, EUC-JP, ISO-2022-JP; the whole of it decides."""
 
 from __future__ import annotations
 
 import codecs
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from rinsho.errors import UserError
 
 SCORED_CHARS = 1 << 20  # characters at the start that decide between readings which are both free of errors
 MIN_SCORE, MIN_LEAD = 0.4, 0.15
+JIS_SHIFT = re.compile(rb"\x1b(?:\$[@B]|\(J)")  # what ISO-2022-JP, all of it ASCII bytes, begins its Japanese with
 # The 500 most frequent kanji of medical, encyclopaedia and web text: 79 % of the kanji in them.
 COMMON_KANJI = frozenset(
     "症性年定行的一用合発要日上大生中分人以度成下数出第状場時動者作後化関法体使療月本血見常部学対能事子型間変所国方期物全病機内前害同断地値異不必重高例自治力"
@@ -25,7 +27,7 @@ COMMON_KANJI = frozenset(
 class Codec(NamedTuple):
     """An encoding as Python knows it, and how it treats bytes that are not valid in it."""
 
-    setting: str  # utf-8, cp932, euc-jp, utf-16
+    setting: str  # utf-8, cp932, euc-jp, iso-2022-jp, utf-16
     name: str
     strict: str  # error handler that refuses them
     escape: str  # error handler that lets them through as lone surrogates U+DC80 to U+DCFF
@@ -35,33 +37,38 @@ UTF_8 = Codec("utf-8", "utf-8-sig", "strict", "surrogateescape")
 UTF_16 = Codec("utf-16", "utf-16", "strict", "replace")
 CP932 = Codec("cp932", "cp932", "strict", "surrogateescape")
 EUC_JP = Codec("euc-jp", "euc_jp", "rinsho-euc-jp", "rinsho-euc-jp-escape")
+ISO_2022_JP = Codec("iso-2022-jp", "iso2022_jp_ext", EUC_JP.strict, EUC_JP.escape)  # with half-width kana
 
 
 def codec(setting: str) -> Codec:
-    """The codec of a setting `utf-8`, `cp932` or `euc-jp`, ready for `bytes.decode`."""
+    """The codec of a setting `utf-8`, `cp932`, `euc-jp` or `iso-2022-jp`, ready for `bytes.decode`."""
     codecs.register_error(EUC_JP.strict, _vendor_characters)
     codecs.register_error(EUC_JP.escape, _vendor_characters_or_escape)
-    return {"utf-8": UTF_8, "cp932": CP932, "euc-jp": EUC_JP}[setting]
+    return {"utf-8": UTF_8, "cp932": CP932, "euc-jp": EUC_JP, "iso-2022-jp": ISO_2022_JP}[setting]
 
 
 def detect(read: Callable[[], Iterator[bytes]], where: object) -> Codec:
     """The encoding of what `read` gives, which is called up to twice and read to its end.
 
-    A byte order mark decides; else UTF-8 where all of it is valid UTF-8; else CP932 or EUC-JP, whichever all of it is
+    A byte order mark decides; else ISO-2022-JP where it is ASCII with that encoding's shifts; else UTF-8 where all of
+    it is valid UTF-8; else CP932 or EUC-JP, whichever all of it is
     valid in. Where it is in both (CP932's half-width kana are halves of EUC-JP's kanji), the one that reads like
     Japanese: kana and common kanji rather than half-width kana, half-width marks and rare kanji.
 
     Raises:
-        UserError: none of them, or no telling which; with the place of the first byte that is not UTF-8.
+        UserError: none of them, or no telling which; with the places up to which UTF-8 and the best of them hold.
     """
-    utf_8, start = _Trial(UTF_8), b""
+    utf_8, start, end, shifted = _Trial(UTF_8), b"", b"", False
     for data in read():
         start = start or data[:2]
         utf_8.feed(data)
         if utf_8.failed:
             break
+        if b"\x1b" in data or b"\x1b" in end:
+            shifted = shifted or JIS_SHIFT.search(end + data) is not None
+        end = (end + data[-2:])[-2:]
     if utf_8.finish():
-        return UTF_8
+        return _shifted(read, where) if shifted and not utf_8.sample() else UTF_8
     if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         return UTF_16
     trials = [_Trial(codec("cp932")), _Trial(codec("euc-jp"))]
@@ -73,13 +80,34 @@ def detect(read: Callable[[], Iterator[bytes]], where: object) -> Codec:
     rows = [(score(trial.sample()), trial.codec) for trial in trials if trial.finish()]
     rows = sorted((row for row in rows if row[0] >= MIN_SCORE), reverse=True)
     if not rows or (len(rows) == 2 and rows[0][0] - rows[1][0] < MIN_LEAD):
-        raise UserError(
-            f"the encoding cannot be told (byte {utf_8.offset} in line {utf_8.line} is not UTF-8)",
-            where=where,
-            expected="UTF-8, CP932 (Shift_JIS) or EUC-JP throughout",
-            todo="name the `encoding` in corpus.sources, so that single bad records are set aside",
-        )
+        raise _untold(utf_8, trials, where)
     return rows[0][1]
+
+
+def _shifted(read: Callable[[], Iterator[bytes]], where: object) -> Codec:
+    trial = _Trial(codec("iso-2022-jp"))
+    for data in read():
+        trial.feed(data)
+    if trial.finish():
+        return trial.codec
+    raise _untold(trial, [], where)
+
+
+def _untold(first: _Trial, others: list[_Trial], where: object) -> UserError:
+    """The error with the place up to which the first reading holds, and with that of another which holds longer."""
+    told = f"byte {first.offset} in line {first.line} is not {first.codec.setting.upper()}"
+    whole = [trial.codec.setting.upper() for trial in others if not trial.failed]
+    best = max(others, key=lambda trial: trial.offset, default=first)
+    if whole:
+        told += f"; {' and '.join(whole)} to the end, but not clearly Japanese"
+    elif best.offset > first.offset:
+        told += f"; {best.codec.setting.upper()} up to byte {best.offset} in line {best.line}"
+    return UserError(
+        f"the encoding cannot be told ({told})",
+        where=where,
+        expected="UTF-8, CP932 (Shift_JIS), EUC-JP or ISO-2022-JP throughout",
+        todo="name the `encoding` in corpus.sources, so that single bad records are set aside",
+    )
 
 
 def decode(data: bytes, where: object) -> str:
@@ -150,9 +178,14 @@ class _Trial:
 
 
 def _vendor_characters(error: UnicodeError) -> tuple[str, int]:
-    """Reads ①, ㎎ and 髙 in EUC-JP, which stand at the places that CP932 has and the standard leaves empty."""
+    """Reads ①, ㎎ and 髙 in EUC-JP, which stand at the places that CP932 has and the standard leaves empty.
+
+    ISO-2022-JP has the same pairs in seven bits.
+    """
     if isinstance(error, UnicodeDecodeError):
         pair = error.object[error.start : error.start + 2]
+        if len(pair) == 2 and min(pair) >= 0x21 and max(pair) <= 0x7E:
+            pair = bytes(byte | 0x80 for byte in pair)
         if len(pair) == 2 and min(pair) >= 0xA1 and max(pair) <= 0xFE:
             row, cell = pair[0] - 0xA1, pair[1] - 0xA1
             lead = row // 2 + (0x81 if row < 62 else 0xC1)

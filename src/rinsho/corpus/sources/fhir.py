@@ -136,7 +136,7 @@ def _decoded(raw: bytes, charset: str | None) -> str:
         except UserError:
             raise _UnreadableError("unknown_encoding") from None
     try:
-        if charset in SHIFT_JIS or charset in ("euc-jp", "utf-8"):
+        if charset in SHIFT_JIS or charset in ("euc-jp", "iso-2022-jp", "utf-8"):
             codec = encodings.codec("cp932" if charset in SHIFT_JIS else charset)
             return raw.decode(codec.name, codec.strict)
         return raw.decode(charset)

@@ -19,7 +19,7 @@ from rinsho.corpus.sources.rows import (
     text_documents,
     wanted,
 )  # fmt: skip
-from rinsho.document import Broken, Document
+from rinsho.document import Broken, Document, printable_name
 
 if TYPE_CHECKING:
     from rinsho.corpus.sources import SourceFile
@@ -39,7 +39,7 @@ def documents(file: SourceFile, on_broken: Callable[[Broken], None]) -> Iterator
     def broken(where: str, reason: str) -> None:
         on_broken(Broken(where, reason))
 
-    form = file.path.name.removesuffix(".gz").removesuffix(".zst")
+    form = file.path.name.lower().removesuffix(".gz").removesuffix(".zst")
     if form.endswith(".parquet"):
         yield from _documents(file, parquet_rows(file), broken)
     elif form.endswith((".csv", ".tsv")):
@@ -77,10 +77,11 @@ def _documents(file: SourceFile, rows: Rows, broken: Broke, layout: str = "") ->
                     meta.setdefault("license", settings.license)
                 if not isinstance(name, str | int | float) or name == "":
                     name = f"{file.name}:{number}" + (f".{part}" if part else "")
-                yield Document(text, str(name), meta)
+                yield Document(text, printable_name(str(name)), meta)
         if missing >= MISSING_RECORDS and not found:
             break
-    if missing and not found:
+    never = not any(field.partition(".")[0] in names for field in wanted(file))
+    if missing and not found and (missing >= MISSING_RECORDS or never):
         raise no_field(file, names)
 
 
@@ -101,7 +102,7 @@ def _mapper(file: SourceFile, layout: str) -> Callable[[dict[str, Any]], Mapped]
 
         return mapper(settings.text_field, settings.id_field)
     if layout == "oscar":
-        return _oscar(settings.text_field, settings.source_field)
+        return _oscar(settings.text_field, settings.id_field, settings.source_field)
     plain = _plain(wanted(file), settings.id_field or "id")
     if layout == "wiki40b":
         return _wiki40b(plain, settings.source_field)
@@ -143,6 +144,8 @@ def taken(node: Any, path: str) -> list[Any]:
         found = [value for child in node for value in taken(child, path)]
         node[:] = [child for child in node if child != {}]
         return found
+    if node is None:  # nothing on the way to the value is an empty value, not a missing one
+        return [None]
     if not isinstance(node, dict):
         return []
     if path in node:
@@ -167,7 +170,7 @@ def _plain(text_fields: tuple[str, ...], id_field: str) -> Callable[[dict[str, A
             return text, row.pop(id_field, None), row
         values = [value for field in text_fields for value in taken(row, field)]
         values = [value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in values]
-        texts = [value for value in values if isinstance(value, str)]
+        texts = [value or "" for value in values if value is None or isinstance(value, str)]  # null: an empty text
         if not texts:
             return "no_text"
         name = taken(row, id_field)
@@ -176,23 +179,24 @@ def _plain(text_fields: tuple[str, ...], id_field: str) -> Callable[[dict[str, A
     return plain
 
 
-def _oscar(text_fields: tuple[str, ...], source_field: str) -> Callable[[dict[str, Any]], Mapped]:
+def _oscar(text_fields: tuple[str, ...], id_field: str, source_field: str) -> Callable[[dict[str, Any]], Mapped]:
     """OSCAR 23.01, and the form that Hugging Face gives it. The address is left out: noise and personal data."""
 
     def oscar(row: dict[str, Any]) -> Mapped:
         inner: dict[str, Any] = row["meta"] if isinstance(row.get("meta"), dict) else row
         headers, notes = inner.get("warc_headers"), inner.get("metadata", inner)
         headers, notes = (value if isinstance(value, dict) else {} for value in (headers, notes))
-        texts = [row.get(field) for field in text_fields or ("content", "text")]
-        texts = [text for text in texts if isinstance(text, str)]
+        values = [row[field] for field in text_fields or ("content", "text") if field in row]
+        texts = [value or "" for value in values if value is None or isinstance(value, str)]
         if not texts:
             return "no_text"
         meta = {key: notes[key] for key in ("quality_warnings", "categories") if notes.get(key)}
         language = notes.get("identification")
         if isinstance(language, dict):
             meta |= {"language": language.get("label"), "language_probability": language.get("prob")}
-        name = headers.get("warc-record-id") or row.get("id")
-        if isinstance(name, str):
+        own = taken(row, id_field) if id_field else []
+        name = own[0] if own else headers.get("warc-record-id") or row.get("id")
+        if not own and isinstance(name, str):
             name = name.strip("<>").removeprefix("urn:uuid:")
         return "\n".join(filter(None, texts)), name, meta | {source_field: "oscar"}
 

@@ -71,8 +71,9 @@ def parquet_rows(file: SourceFile) -> Rows:
         ) from None
     names = table.schema_arrow.names
     wanted = [name.partition(".")[0] if name not in names else name for name in file.settings.text_field]
-    if any(name not in names for name in wanted) and file.settings.layout in ("auto", "plain"):
-        raise no_field(file, names)
+    absent = tuple(name for name in wanted if name not in names)
+    if absent and file.settings.layout in ("auto", "plain"):
+        raise no_field(file, names, absent)
     number = 0
     try:
         for batch in table.iter_batches(batch_size=256):
@@ -86,7 +87,7 @@ def parquet_rows(file: SourceFile) -> Rows:
 
 
 def csv_rows(file: SourceFile, broken: Broke) -> Rows:
-    """The records of a CSV file, each with the line it starts in.
+    """The records of a CSV file, each with the line it starts in; none when it holds nothing but white space.
 
     Reasons of broken ones: nul_byte, wrong_field_count, invalid_csv, invalid_<encoding>, and open_quotation, once for
     each line that a quotation mark without its partner swallowed.
@@ -95,12 +96,14 @@ def csv_rows(file: SourceFile, broken: Broke) -> Rows:
     csv.field_size_limit(MAX_FIELD_CHARS)
     with open_unpacked(file.path) as raw:
         text = io.TextIOWrapper(raw, codec.name, codec.escape, newline="")
-        first = _header_line(text)
+        skipped, first = _header_line(text)
+        if not first[0]:
+            return
         delimiter = _delimiter(file, first)
         rows = csv.reader(_chained(first, text), delimiter=delimiter, strict=True)
         header = _header(file, rows)
         while True:
-            line = rows.line_num + 1
+            line = skipped + rows.line_num + 1
             where = f"{file.path}:{line}"
             try:
                 row = next(rows)
@@ -108,7 +111,9 @@ def csv_rows(file: SourceFile, broken: Broke) -> Rows:
                 return
             except csv.Error as error:
                 if "unexpected end" in str(error) or "field larger" in str(error):
-                    for lost in range(line, rows.line_num + 1):  # each of them, so that the share of broken ones tells
+                    for lost in range(
+                        line, skipped + rows.line_num + 1
+                    ):  # each of them, so that the share of broken ones tells
                         broken(f"{file.path}:{lost}", "open_quotation")
                 else:
                     broken(where, "invalid_csv")
@@ -125,12 +130,14 @@ def csv_rows(file: SourceFile, broken: Broke) -> Rows:
                 yield line, dict(zip(header, row, strict=True))
 
 
-def _header_line(text: io.TextIOWrapper) -> list[str]:
-    """The lines of the header, which may have line feeds within quotation marks."""
-    lines = [text.readline()]
+def _header_line(text: io.TextIOWrapper) -> tuple[int, list[str]]:
+    """The number of blank lines at the start, and the header's, which may have line feeds within quotation marks."""
+    skipped, lines = 0, [text.readline()]
+    while lines[0] and not lines[0].strip():
+        skipped, lines = skipped + 1, [text.readline()]
     while sum(line.count('"') for line in lines) % 2 and len(lines) < 100 and lines[-1]:
         lines.append(text.readline())
-    return lines
+    return skipped, lines
 
 
 def _chained(first: list[str], rest: Iterable[str]) -> Iterator[str]:
@@ -163,14 +170,11 @@ def _header(file: SourceFile, rows: Iterator[list[str]]) -> list[str]:
     except csv.Error:
         raise UserError("the header is not CSV", where=file.path, expected="column names in the first line") from None
     if any(header.count(name) != 1 for name in wanted(file)):
-        # a first row that is no header is content, which must not be told
-        named = all(name and len(name) <= 30 and not re.search(r"[。、\d]{2}|。", name) for name in header)
+        # its cells are not told: a first row that is no header is a patient's data
         raise UserError(
             f"no single column {' and '.join(map(repr, wanted(file)))}",
             where=file.path,
-            expected="one of " + ", ".join(header[:20])
-            if named and len(set(header)) > 1
-            else f"column names in the first line, which has {len(header)} fields that do not look like names",
+            expected=f"column names in the first line, which has {len(header)} fields",
             todo="set text_field (and delimiter, encoding) for these files in corpus.sources",
         )
     return header
@@ -243,10 +247,14 @@ def _invalid(codec: encodings.Codec) -> str:
     return "invalid_" + codec.setting.replace("utf-", "utf").replace("-", "_")
 
 
-def no_field(file: SourceFile, names: list[str]) -> UserError:
-    """The error for a file whose records have other fields."""
+def no_field(file: SourceFile, names: list[str], fields: tuple[str, ...] = ()) -> UserError:
+    """The error for a file whose records have other fields than these (default: the text fields), or no text there."""
+    fields = fields or wanted(file)
+    there = [field for field in fields if field in names or field.partition(".")[0] in names]
     return UserError(
-        f"no record has the text field {' or '.join(file.settings.text_field or ('text',))!r}",
+        f"the field {' or '.join(there)!r} holds no text (numbers or nothing) in any record"
+        if there
+        else f"no record has the text field {' or '.join(fields)!r}",
         where=file.path,
         expected="one of the fields " + ", ".join(name[:40] for name in names[:20]),
         todo="set text_field, in corpus or for these files in corpus.sources",
