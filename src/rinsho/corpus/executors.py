@@ -7,9 +7,6 @@ pool           this process ─▶ worker processes
 local, ray     this process ─▶ driver (a process that holds datatrove) ─▶ its workers, or Ray's
 slurm          this process ─▶ script ─▶ sbatch ─▶ array tasks on the nodes;   this process looks for products
 ```
-
-The driver is a process and not a thread, because datatrove's executors cannot be stopped half-way, wait for ever on a
-worker that was killed, and change the logging and the environment of the process they run in.
 """
 
 from __future__ import annotations
@@ -21,7 +18,6 @@ import re
 import signal
 import socket
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -42,12 +38,8 @@ __all__ = ["Executor", "Slurm", "run_tasks", "stop_if_orphan"]
 
 Executor = Literal["pool", "local", "ray", "slurm"]
 SLURM_JOBS = "slurm_jobs.json"  # in the scratch folder, while a job is under way
-LOOK_SECONDS = 0.05  # between two looks for products on this machine
 LOOK_SHARE = 20  # a look at very many products is followed by a pause this many times as long
 FOLLOW_SECONDS = 0.2  # between two looks whether the process that started us still lives
-SHORT = 24  # characters: the names of the sockets in the scratch folder are limited to 107 bytes, and Ray's are long
-DRIVER_END_SECONDS = 10  # what datatrove may take to end once all products are there
-OBJECT_STORE_BYTES = 100_000_000  # Ray's shared memory; our tasks hand over files, not objects
 
 
 class HasProduct(Protocol):
@@ -127,8 +119,10 @@ def run_tasks(
 
         found = run_slurm(function, wanted, slurm=slurm, folder=folder, label=label)
     else:
+        from rinsho.corpus.driver import run_driven
+
         workers = min(workers or cores, len(wanted))
-        found = _driven(function, wanted, executor=executor, workers=workers, logs=new_folder(folder, label))
+        found = run_driven(function, wanted, executor=executor, workers=workers, logs=new_folder(folder, label))
     with closing(found):
         for number in found:
             yield missing[number]
@@ -148,14 +142,14 @@ def _pool(function: Callable[[Any], object], tasks: list[HasProduct], workers: i
     from multiprocessing import get_context
 
     context = get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_follow, initargs=(os.getpid(),)) as pool:
+    with ProcessPoolExecutor(workers, context, initializer=follow, initargs=(os.getpid(),)) as pool:
         try:
             futures = {pool.submit(_make, function, task): number for number, task in enumerate(tasks)}
             for future in as_completed(futures):
                 future.result()
                 yield futures[future]
         except BrokenProcessPool:
-            raise _worker_killed() from None
+            raise worker_killed() from None
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
@@ -167,7 +161,7 @@ def _make(function: Callable[[Any], object], task: HasProduct) -> None:
         raise RuntimeError(f"{function.__qualname__} ended without {task.product.name}")
 
 
-def _worker_killed() -> UserError:
+def worker_killed() -> UserError:
     return UserError(
         "a worker process was ended from outside, perhaps for want of memory",
         where="corpus.workers",
@@ -179,7 +173,7 @@ def _worker_killed() -> UserError:
 _parent: int | None = None  # the process whose end is ours; none in the process that started the run
 
 
-def _follow(parent: int, scratch: str | None = None) -> None:
+def follow(parent: int, scratch: str | None = None) -> None:
     """Lets this process end within moments of `parent`, which may have been killed; a driver with group and scratch."""
     global _parent
     first, _parent = _parent is None, parent
@@ -228,7 +222,7 @@ class Step:
     def __call__(self, data: object, rank: int, world_size: int) -> None:  # noqa: ARG002 - as datatrove calls
         """Makes the product of task `rank` unless it is there; an error is written beside the product."""
         if self.parent != os.getpid():
-            _follow(self.parent or os.getppid())
+            follow(self.parent or os.getppid())
         os.chdir(self.cwd)
         sys.path += [path for path in self.path if path not in sys.path]
         function, tasks = _loaded(self.work)
@@ -322,108 +316,3 @@ def new_folder(folder: Path, label: str) -> Path:
             path.mkdir(parents=True)
             return path
         number += 1
-
-
-# datatrove on this machine or Ray, in a process of its own
-
-
-def _driven(
-    function: Callable[[Any], object],
-    tasks: list[HasProduct],
-    *,
-    executor: Literal["local", "ray"],
-    workers: int,
-    logs: Path,
-) -> Generator[int, None, None]:
-    need("datatrove", *(["ray"] if executor == "ray" else []))
-    from multiprocessing import get_context
-
-    base = tempfile.gettempdir()
-    scratch = tempfile.mkdtemp("", "rinsho-", base if len(base) <= SHORT else "/tmp")  # noqa: S108 (a new folder of our own in it)
-    running = logs / "running"
-    driver = get_context("spawn").Process(
-        target=_drive,
-        args=(executor, pickle.dumps((function, tasks)), len(tasks)),
-        kwargs={"workers": workers, "logs": logs, "parent": os.getpid(), "scratch": scratch},
-    )
-
-    def problem(_: bool) -> UserError | None:
-        if _killed_worker(running):
-            return _worker_killed()
-        if driver.is_alive():
-            return None
-        return UserError(
-            f"the {executor} executor ended before its tasks",
-            where=logs / "driver.log",
-            todo="look there for the reason and run the same command again: finished work is taken over",
-        )
-
-    try:
-        driver.start()
-        yield from appearing(tasks, LOOK_SECONDS, problem)
-        driver.join(DRIVER_END_SECONDS)
-    finally:
-        if driver.pid:
-            with suppress(ProcessLookupError):
-                os.killpg(driver.pid, signal.SIGKILL)  # the driver may be gone, but not yet its workers
-            driver.kill()
-            driver.join()
-        rmtree(scratch, ignore_errors=True)
-
-
-def _drive(executor: str, work: bytes, tasks: int, *, workers: int, logs: Path, parent: int, scratch: str) -> None:
-    """The driver process: a group of its own, so that all its workers can be ended with it; it writes to a log only."""
-    os.setsid()
-    with (logs / "driver.log").open("ab") as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
-    _follow(parent, scratch)
-    os.environ["LOGURU_DIAGNOSE"] = "NO"  # else the log shows the values of variables, which may be documents
-    os.environ["TMPDIR"] = tempfile.tempdir = scratch
-    running = logs / "running"
-    if executor == "local":
-        from datatrove.executor.local import LocalPipelineExecutor
-
-        step = Step(work, running, parent=os.getpid())
-        LocalPipelineExecutor([step], tasks, workers, str(logs), start_method="spawn").run()
-        return
-    _start_ray(workers, scratch)
-    from datatrove.executor.ray import RayPipelineExecutor
-
-    RayPipelineExecutor([Step(work, running)], tasks, workers, logging_dir=str(logs), mem_per_cpu_gb=0).run()
-    import ray
-
-    ray.shutdown()
-
-
-def _start_ray(workers: int, scratch: str) -> None:
-    """Joins the cluster of RAY_ADDRESS, or starts a Ray for this run that listens on the loopback only."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if not os.environ.get("RAY_ADDRESS"):
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # the one switch that makes Ray take 127.0.0.1
-        options |= {
-            "address": "local",
-            "num_cpus": workers,
-            "include_dashboard": False,
-            "object_store_memory": OBJECT_STORE_BYTES,
-            "_temp_dir": scratch,
-        }
-    import ray
-
-    ray.init(**options)
-
-
-def _killed_worker(running: Path) -> bool:
-    """Whether a worker of this machine is gone that had begun a task: datatrove would wait for it for ever."""
-    for marker in running.glob("*") if running.exists() else ():
-        with suppress(OSError, ValueError):
-            process, host = marker.read_text().split()
-            if host != socket.gethostname():
-                continue
-            try:
-                os.kill(int(process), 0)
-            except ProcessLookupError:
-                if marker.exists():
-                    return True
-    return False
