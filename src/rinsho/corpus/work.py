@@ -46,8 +46,6 @@ def work(recipe: Recipe, inputs: Sequence[Path], stage: Stage) -> Report:
     for piece in pieces:
         counts.add(Counts.read_json(piece / "counts.json"))
     _limit_broken(recipe, counts)
-    figures = join(recipe, pieces, stage, run)
-    kept = _finish(recipe, pieces, stage, run)
     if not counts.read:
         raise UserError(
             "no document was found",
@@ -55,6 +53,8 @@ def work(recipe: Recipe, inputs: Sequence[Path], stage: Stage) -> Report:
             expected="records with text: of FHIR, resources that have one of the paths of text_field",
             todo="check text_field and layout for these files in corpus.sources",
         )
+    figures = join(recipe, pieces, stage, run)
+    kept = _finish(recipe, pieces, stage, run)
     if not kept.documents:
         reasons = ", ".join(f"{reason} {count}" for reason, count in (counts.dropped + kept.dropped).most_common())
         raise UserError(
