@@ -223,6 +223,13 @@ def test_hospital_export_and_crawl_in_one_run(crawl: Path, tmp_path: Path) -> No
     assert kept["A007"].meta["license"] == "院内"
 
 
+def test_only_named_fields_travel_along(tmp_path: Path) -> None:
+    text = "7日前から38.5℃の発熱と咳嗽があり、近医でアモキシシリンを処方されたが改善しなかった。"
+    write(tmp_path / "in/a.jsonl.zst", [Document(text, "a", {"氏名": "見本太郎", "診療科": "内科"})])
+    run(Recipe.model_validate(SETTINGS | {"meta_fields": ["診療科"]}), [tmp_path / "in"], tmp_path / "out")
+    assert found(tmp_path / "out/shards")["a"].meta == {"診療科": "内科", "source": "a"}
+
+
 def test_own_word_list(crawl: Path, tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("ﾎﾟﾁ病院\n", encoding="utf-8")
     write(

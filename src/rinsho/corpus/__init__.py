@@ -32,6 +32,9 @@ class Recipe(Settings):
     huggingface: tuple[HuggingFace, ...] = Field(
         (), description="Hugging Face data sets to fetch; the only thing here that may use the network (N2.1-1)."
     )
+    meta_fields: tuple[str, ...] | None = Field(
+        None, description="Other fields that travel into the shards; none takes all, names of an export too (N2.1-1)."
+    )
     personal: Literal["remove", "placeholder", "keep"] = Field(
         "remove", description="Phone numbers, e-mail, URLs, accounts, postal codes: out, [電話番号], or kept (N2.2-1)."
     )

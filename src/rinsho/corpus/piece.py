@@ -204,7 +204,10 @@ def _documents(task: Task, counts: Counts, broken: TextIO) -> Iterator[tuple[Doc
             document.text, personal=recipe.personal, kinds=ALL_KINDS, literal_numbers=recipe.literal_numbers
         )
         counts.cleaning.update(changed)
-        cleaned = Document(text.strip("\n"), document.id, document.meta | {"source": source})
+        meta = document.meta
+        if recipe.meta_fields is not None:
+            meta = {name: meta[name] for name in recipe.meta_fields if name in meta}
+        cleaned = Document(text.strip("\n"), document.id, meta | {"source": source})
         counts.lengths[length_bin(len(cleaned.text))] += 1
         rules = for_trusted if source in recipe.trusted_sources else filters
         yield cleaned, source, raw_bytes, _verdict(cleaned, rules)
