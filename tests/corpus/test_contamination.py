@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rinsho.corpus.filters.contamination import MAX_ITEMS, Index, contaminated
-from rinsho.document import Document
+from rinsho.corpus.filters.contamination import MAX_ITEMS, Index
 from rinsho.errors import UserError
 from rinsho.text import clean
 
@@ -100,15 +99,6 @@ def test_the_items_with_most_in_common_are_named() -> None:
     texts = [chr(0x7000 + n) * 2 + "".join(chr(0x6000 + 40 * n + k) for k in range(30)) for n in range(5)]
     document = foreign(3) + texts[1][:12] + texts[2] + texts[3][:20] + texts[4][:25]
     assert index(*texts).covered(document)[1] == ("exam.jsonl:2", "exam.jsonl:4", "exam.jsonl:3")
-
-
-def test_the_filter_drops_with_the_covered_characters() -> None:
-    rule = contaminated(index(CASE), min_covered=15)
-    drop = rule(Document("昨日、" + CASE[:20], "a"))
-    assert drop is not None
-    assert (drop.reason, drop.value) == ("contaminated", 20)
-    assert rule(Document("昨日、" + CASE[:12], "a")) is None
-    assert rule(Document("", "a")) is None
 
 
 def test_an_index_travels_to_a_worker() -> None:

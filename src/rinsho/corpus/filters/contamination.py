@@ -18,8 +18,7 @@ import numpy as np
 
 from rinsho.corpus.dedup.codes import codes
 from rinsho.corpus.dedup.sketch import LINE_FEED, SPACE, constants, window_hashes
-from rinsho.corpus.filters import Drop, Filter
-from rinsho.document import Document, read_documents, shard_paths
+from rinsho.document import read_documents, shard_paths
 from rinsho.errors import UserError
 from rinsho.tasks import Item, igakuqa, jmed, passages
 from rinsho.tasks.read import find_layouts
@@ -168,21 +167,6 @@ class Index:
             good = (same[:, column + self.chars] - same[:, column] == self.chars) & self.counts[places + offset]
             if good.any():
                 yield at[good] + offset, places[good] + offset
-
-
-def contaminated(index: Index, min_covered: int = 1) -> Filter:
-    """`contaminated` when at least `min_covered` characters are shared with a benchmark; the value is how many.
-
-    >>> index = Index.from_passages([("exam", "exam.jsonl:1", "62歳の男性。発熱と咳嗽を主訴に来院した。")], 10)
-    >>> contaminated(index)(Document("昨日、62歳の男性。発熱と咳嗽があった。", "a"))
-    Drop(reason='contaminated', value=12)
-    """
-
-    def rule(document: Document) -> Drop | None:
-        count, _ = index.covered(document.text)
-        return Drop("contaminated", count) if count >= min_covered else None
-
-    return rule
 
 
 def _compact(text: str) -> np.ndarray:
