@@ -167,6 +167,11 @@ def parse(line: bytes | str, exact: bool = True) -> Any:
     return json.loads(line) if exact and not _exact(value) else value
 
 
+def byte_length(text: str) -> int:
+    """Size in UTF-8; lone surrogates count too."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
 def printable_name(text: str) -> str:
     r"""An id, source or file name that every file can hold: lone surrogates stand as escapes.
 

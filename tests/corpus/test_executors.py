@@ -1,4 +1,7 @@
+import multiprocessing
 import os
+import pickle
+import shutil
 import signal
 import stat
 import subprocess
@@ -10,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from corpus.toy_tasks import FAST, make, toys, work
-from rinsho.corpus import executors
+from rinsho.corpus import driver, executors
 from rinsho.corpus.executors import Slurm, run_tasks
 from rinsho.corpus.slurm import write_slurm_script
 from rinsho.errors import UserError
@@ -93,8 +96,26 @@ def test_an_unforeseen_error_is_told_without_text(tmp_path):
     with pytest.raises(UserError, match=r"^00\d: failed with ValueError at toy_tasks\.py:\d+; run it again") as error:
         work(tmp_path, "local", toys(tmp_path / "out", 3, error="other"))
     told = str(error.value) + logs(tmp_path) + "".join(path.read_text() for path in (tmp_path / "out").glob("*.json"))
-    assert "Traceback" in told
     assert "患者" not in told
+
+
+@needs_datatrove
+def test_the_traceback_that_datatrove_logs_holds_no_text(tmp_path):
+    """The driver alone, which nobody ends before it has written its log."""
+    (tmp_path / "jobs").mkdir()
+    scratch = tempfile.mkdtemp(prefix="t", dir="/tmp")
+    tasks = toys(tmp_path / "out", 3, error="other")
+    process = multiprocessing.get_context("spawn").Process(
+        target=driver._drive,
+        args=("local", pickle.dumps((make, tasks)), len(tasks)),
+        kwargs={"workers": 2, "logs": tmp_path / "jobs", "parent": os.getpid(), "scratch": scratch},
+    )
+    process.start()
+    process.join(60)
+    shutil.rmtree(scratch, ignore_errors=True)
+    assert process.exitcode == 1
+    assert "Traceback" in logs(tmp_path)
+    assert "患者" not in logs(tmp_path)
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)

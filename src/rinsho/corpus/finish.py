@@ -17,10 +17,10 @@ from rinsho.corpus.executors import stop_if_orphan
 from rinsho.corpus.filters import Drop
 from rinsho.corpus.index import Index
 from rinsho.corpus.join import KEEP, REASONS
-from rinsho.corpus.piece import add_example, aside_folder, byte_length, dropped_document, length_bin
+from rinsho.corpus.piece import add_example, aside_folder, dropped_document, length_bin
 from rinsho.corpus.sample import hash64
 from rinsho.corpus.writing import ShardWriter, read_lines
-from rinsho.document import Document
+from rinsho.document import Document, byte_length
 from rinsho.files import sync_files, write_atomic
 
 ALIVE_EVERY = 256

@@ -57,10 +57,11 @@ class IndexWriter:
             return
         self._flush()
         n = len(self._places)
-        bands = np.frombuffer(self._bands, np.uint64).reshape(n, self.recipe.near_bands)
+        if self.recipe.near_duplicates:
+            bands = np.frombuffer(self._bands, np.uint64).reshape(n, self.recipe.near_bands)
+            _save(self.folder / "bands.npy", np.asfortranarray(bands))  # a band is read at a time
         _save(self.folder / "rows.npy", np.frombuffer(self._rows, np.uint64).reshape(n, len(COLUMNS)))
         _save(self.folder / "places.npy", np.frombuffer(self._places, np.uint32))
-        _save(self.folder / "bands.npy", np.asfortranarray(bands))  # a band is read at a time
         _save(self.folder / "sentences.npy", np.frombuffer(self._sentences, np.uint64))
         _save(self.folder / "sentence_counts.npy", np.frombuffer(self._counts, np.uint32))
         (self.folder / "sources.json").write_text(json.dumps(list(self.sources)), encoding="utf-8")
@@ -80,19 +81,26 @@ class IndexWriter:
             self._flush()
 
     def _flush(self) -> None:
-        """Sketches the waiting texts."""
+        """Sketches the waiting texts, unless neither near duplicates nor sentences are wanted of them."""
+        recipe, wanted = self.recipe, np.array(self._with_sentences, bool)
+        if recipe.near_duplicates or wanted.any():
+            self._sketch(wanted)
+        else:
+            self._counts.extend([0] * len(wanted))
+        self._texts.clear()
+        self._with_sentences.clear()
+        self._waiting = 0
+
+    def _sketch(self, wanted: np.ndarray) -> None:
         recipe = self.recipe
         made = sketch(
             self._texts, size=recipe.near_ngram_chars, bands=recipe.near_bands, rows=recipe.near_rows,
             min_chars=recipe.sentence_min_chars,
         )  # fmt: skip
-        wanted = np.array(self._with_sentences, bool)
-        self._bands.frombytes(made.signatures.tobytes())
+        if recipe.near_duplicates:
+            self._bands.frombytes(made.signatures.tobytes())
         self._sentences.frombytes(made.sentences[np.repeat(wanted, made.counts)].tobytes())
         self._counts.frombytes(np.where(wanted, made.counts, 0).astype(np.uint32).tobytes())
-        self._texts.clear()
-        self._with_sentences.clear()
-        self._waiting = 0
 
 
 class Index:

@@ -102,11 +102,12 @@ def make_grams(task: GramsTask) -> None:
         place = next(places, None)
         for number, line in enumerate(read_lines(task.piece / "kept.jsonl.zst")):
             if place is None:
-                return
+                break
             if number == place:
                 stop_if_orphan()
                 yield task.first + number, json.loads(line)["text"]
                 place = next(places, None)
+        stop_if_orphan()  # right before the file gets its name
 
     near.write_grams(texts(), task.ngram_chars, task.product)
 

@@ -20,7 +20,7 @@ from rinsho.corpus.index import IndexWriter
 from rinsho.corpus.sample import Sample
 from rinsho.corpus.sources import SourceFile, read
 from rinsho.corpus.writing import LineWriter
-from rinsho.document import Broken, Document, printable_name
+from rinsho.document import Broken, Document, byte_length, printable_name
 from rinsho.errors import UserError
 from rinsho.files import sync_files
 from rinsho.text import clean_counted
@@ -163,11 +163,6 @@ def add_example(examples: dict[str, list[Any]], reason: str, name: str, value: A
 def length_bin(chars: int) -> str:
     """The lower edge of the histogram's bin of that many characters."""
     return str(LENGTH_EDGES[bisect_right(LENGTH_EDGES, chars) - 1])
-
-
-def byte_length(text: str) -> int:
-    """Size in UTF-8; lone surrogates count too."""
-    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def source_of(document: Document, file: SourceFile) -> str:

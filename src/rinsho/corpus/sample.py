@@ -9,6 +9,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from rinsho.corpus.sources import SourceFile, read
+from rinsho.document import byte_length
 from rinsho.errors import UserError
 from rinsho.run import Stage, write_atomic
 
@@ -79,7 +80,7 @@ def _last(rows: list[tuple[tuple[int, int], int]], limit_bytes: float) -> tuple[
 
 
 def _places(recipe: Recipe, file: SourceFile) -> list[tuple[tuple[int, int], int]]:
-    from rinsho.corpus.piece import byte_length, source_of
+    from rinsho.corpus.piece import source_of
 
     rows = []
     for document in read(file, lambda _: None):

@@ -11,13 +11,12 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from rinsho.document import Document, read_documents, write_documents
+from rinsho.document import Document, byte_length, read_documents, write_documents
 from rinsho.errors import UserError
 from rinsho.files import atomic_file, sync_files
 from rinsho.quality import Recipe
 from rinsho.quality.features import CHUNK_DOCUMENTS, Features, open_features
 from rinsho.quality.forest import Forest
-from rinsho.quality.sample import byte_length
 from rinsho.run import Stage
 
 BINS = 20  # of the probability of 低 in the report

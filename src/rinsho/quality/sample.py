@@ -10,7 +10,7 @@ from heapq import heappush, heappushpop
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rinsho.document import Document, read_documents
+from rinsho.document import Document, byte_length, read_documents
 from rinsho.files import atomic_file, write_atomic
 from rinsho.run import Stage
 
@@ -44,11 +44,6 @@ def draw(recipe: Recipe, files: Sequence[Path], wanted: Collection[str], stage: 
         _save(folder, _draw(recipe, files, wanted, stage))
     documents, size_bytes = json.loads((folder / "totals.json").read_text(encoding="utf-8"))
     return Corpus(documents, size_bytes, _load(folder / "random.jsonl"), _load(folder / "wanted.jsonl"))
-
-
-def byte_length(text: str) -> int:
-    """Size in UTF-8; lone surrogates count too."""
-    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def _draw(recipe: Recipe, files: Sequence[Path], wanted: Collection[str], stage: Stage) -> Corpus:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 
-from rinsho.document import Document, read_documents
+from rinsho.document import Document, byte_length, read_documents
 from rinsho.errors import UserError
 from rinsho.run import Stage, write_atomic
 from rinsho.segmentation import separated
@@ -87,7 +87,7 @@ def count_corpus(
 def text_bytes(shards: Sequence[Path], selection: Selection) -> int:
     """UTF-8 bytes of the text that would be counted, read without cleaning or segmenting."""
     return sum(
-        len(document.text.encode("utf-8", "surrogatepass"))
+        byte_length(document.text)
         for path in shards
         for document in read_documents(path, on_broken=lambda _: None)
         if selection.part(document) == "train"
@@ -102,7 +102,7 @@ def heldout_texts(shards: Sequence[Path], selection: Selection, limit_mb: float)
             if left <= 0:
                 break
             if selection.part(document) == "heldout":
-                left -= len(document.text.encode("utf-8", "surrogatepass"))
+                left -= byte_length(document.text)
                 yield document.id, document.text
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from rinsho.corpus.report import FinishedRun, read_run, save
 from rinsho.corpus.sample import hash64
-from rinsho.document import read_documents
+from rinsho.document import byte_length, read_documents
 from rinsho.errors import UserError
 from rinsho.progress import Progress
 from rinsho.run import Report
@@ -97,7 +97,7 @@ def count_shard(job: Job) -> dict[str, list[int]]:
         source = str(document.meta.get("source") or document.meta.get(job.source_field) or "")
         if hash64(f"tokens:{document.id}") >= job.fractions.get(source, 1.0) * 2**64:
             continue
-        size_bytes = len(document.text.encode("utf-8", "surrogatepass"))
+        size_bytes = byte_length(document.text)
         row = (1, size_bytes, len(document.text), len(tokenizer.encode_text(document.text)))
         sources[source] = [before + value for before, value in zip(sources.get(source, [0] * 4), row, strict=True)]
     return sources

@@ -34,7 +34,7 @@ REASONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "adult": ("several words of adult pages", ("max_adult_words", "adult_words")),
     "advert": ("several words of adverts or page furniture", ("max_ad_words", "ad_words")),
     "copyright": ("a copyright notice", ("drop_copyright",)),
-    "repetition": ("the same sentences over and over", ("max_repetition_fraction",)),
+    "repetition": ("the same passages over and over", ("max_repetition_fraction",)),
     "incomplete": (
         "menus, lists and cut-off pages: too little text in complete sentences",
         ("min_complete_fraction", "drop_incomplete_sentences"),
