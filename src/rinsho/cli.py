@@ -35,7 +35,18 @@ ACTIONS = {
     "doctor": "what is installed, what this machine can do, what is missing for which command",
     "corpus inspect": "show a random sample of what a corpus run dropped for a reason, or kept; prints text",
     "corpus report": "write the report of a corpus run again, with token counts when a tokenizer is given",
+    "tokenizer measure": "compare tokenizers on texts: characters a token, whole terms, exactness, speed; with a page",
 }
+# steps of a room that are useful alone: command -> (section of --set, module, what goes in, what comes out)
+STEPS = {
+    "tokenizer lexicon": (
+        "lexicon", "rinsho.tokenizer.lexicon", "WORDS... [CORPUS...]",
+        "a table of terms and a MeCab user dictionary; false merges are measured on the corpus",
+    ),
+    "tokenizer encode": (
+        "encode", "rinsho.tokenizer.encode", "TOKENIZER CORPUS...", "token files, which pretrain takes for a corpus",
+    ),
+}  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,6 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _dispatch(options: argparse.Namespace) -> int:
     if options.command in STAGES:
         return _stage(options)
+    if options.command in STEPS:
+        return _step(options)
     if options.command == "all":
         return _all(options)
     if options.command == "report":
@@ -93,6 +106,8 @@ def _dispatch(options: argparse.Namespace) -> int:
         print(inspect(options.run, reason=options.reason, count=options.count, seed=options.seed, full=options.full))
     elif options.command == "corpus report":
         print(_corpus_report(options))
+    elif options.command == "tokenizer measure":
+        print(_measure(options))
     else:
         from rinsho.doctor import doctor
 
@@ -108,6 +123,35 @@ def _corpus_report(options: argparse.Namespace) -> str:
         return rewrite(options.run).markdown
     most = options.max_documents_per_source
     return with_tokens(options.run, options.tokenizer, max_documents_per_source=most).markdown
+
+
+def _measure(options: argparse.Namespace) -> str:
+    from rinsho import chain
+    from rinsho.tokenizer.measure import measure
+
+    texts = chain.given_folders(options.text)
+    return measure(
+        options.tokenizers,
+        texts,
+        lexicon=options.lexicon,
+        show=options.show,
+        limit_mb=options.limit_mb,
+        out=options.out,
+    ).markdown
+
+
+def _step(options: argparse.Namespace) -> int:
+    """A step of a room by itself: like a stage, but without a recipe file."""
+    from rinsho import chain
+
+    section, module, _, _ = STEPS[options.command]
+    plan = chain.resolve(None, options.overrides, {section: module})[0][section]
+    plans, inputs = {section: plan}, {section: options.inputs}
+    if options.dry_run:
+        return _dry_run(plans, inputs, options.out)
+    chain.raise_all(chain.problems(plans, inputs, options.out))
+    print(plan.room.run(plan.recipe, options.inputs, options.out).markdown)
+    return 0
 
 
 def _all(options: argparse.Namespace) -> int:
@@ -202,8 +246,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
                 help="say cost and expected yield from a small sample, and stop before the full pass",
             )  # fmt: skip
     _add_actions(commands)
+    _add_tokenizer_actions(commands, arguments)
     words = list(arguments)
-    if " ".join(words[:2]) in ACTIONS:  # `corpus inspect RUN`; an input of that name is ./inspect
+    if " ".join(words[:2]) in ACTIONS | STEPS:  # `corpus inspect RUN`; an input of that name is ./inspect
         words[:2] = [" ".join(words[:2])]
     return parser.parse_args(words)
 
@@ -242,8 +287,42 @@ def _add_corpus_actions(commands: Any) -> None:
     )
 
 
+def _add_tokenizer_actions(commands: Any, arguments: Sequence[str]) -> None:
+    named = " ".join(arguments[:2]) if _wants_help(arguments) else None
+    for name, (section, module, takes, gives) in STEPS.items():
+        step = commands.add_parser(
+            name,
+            help=f"{takes} -> {gives}",
+            description=f"Takes {takes}; gives {gives}.",
+            epilog=_settings_help(section, importlib.import_module(module)) if name == named else None,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        step.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help=takes)
+        _run_options(step, "the folder that is written", required=True)
+    about = ACTIONS["tokenizer measure"]
+    measure = commands.add_parser("tokenizer measure", help=about, description=about)
+    measure.add_argument(
+        "tokenizers", nargs="+", type=Path, metavar="TOKENIZER", help="ours or any Hugging Face folder"
+    )
+    measure.add_argument(
+        "--text",
+        nargs="+",
+        required=True,
+        metavar="NAME=FOLDER",
+        help="texts to measure on, for instance medical=notes",
+    )
+    measure.add_argument("--lexicon", nargs="+", default=[], type=Path, metavar="WORDS", help="word lists")
+    measure.add_argument("--show", type=Path, metavar="FILE", help="a text to show with its tokens (default: invented)")
+    measure.add_argument("--limit-mb", type=float, default=5.0, metavar="MB", help="of each text (5)")
+    measure.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="report, chart and page")
+
+
 def _common(command: argparse.ArgumentParser, out_help: str) -> None:
     command.add_argument("--recipe", type=Path, metavar="FILE", help="YAML recipe; without it the defaults hold")
+    _run_options(command, out_help)
+
+
+def _run_options(command: argparse.ArgumentParser, out_help: str, required: bool = False) -> None:
     command.add_argument(
         "--set",
         dest="overrides",
@@ -252,7 +331,7 @@ def _common(command: argparse.ArgumentParser, out_help: str) -> None:
         metavar="STAGE.KEY=VALUE",
         help="change one setting; may be repeated",
     )
-    command.add_argument("--out", type=Path, metavar="FOLDER", help=out_help)
+    command.add_argument("--out", type=Path, required=required, metavar="FOLDER", help=out_help)
     command.add_argument(
         "--dry-run",
         action="store_true",

@@ -83,6 +83,11 @@ def shard_paths(
     return found
 
 
+def training_folder(corpus: Path) -> Path:
+    """Where a corpus keeps its training documents: `shards` of a corpus run folder, otherwise the folder itself."""
+    return corpus / "shards" if (corpus / "shards").is_dir() else corpus
+
+
 def read_documents(
     path: Path,
     *,

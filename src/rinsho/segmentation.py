@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -38,9 +39,18 @@ def segment(text: str, user_dictionary: Path | None = None) -> list[str]:
 
 def separated(text: str, user_dictionary: Path | None = None) -> str:
     """The words of a cleaned text with U+0020 between them, as the fast path wants them."""
+    return separator(user_dictionary)(text)
+
+
+def separator(user_dictionary: Path | None = None) -> Callable[[str], str]:
+    """`separated` for many texts: the dictionary is looked for once."""
     parse = tagger(*_key(user_dictionary)).parse
-    sentences = _SENTENCES.findall(text.replace(" ", SPACE))
-    return " ".join([parse(sentence) if sentence != "\n" else sentence for sentence in sentences])
+    find = _SENTENCES.findall
+
+    def separate(text: str) -> str:
+        return " ".join([parse(s) if s != "\n" else s for s in find(text.replace(" ", SPACE))])
+
+    return separate
 
 
 @lru_cache(maxsize=8)

@@ -1,9 +1,8 @@
-"""Token files, and rows packed from them: documents side by side, each with positions of its own.
+"""Rows packed from token files or conversations: documents side by side, each with positions of its own.
 
-A token folder holds `tokens.bin` (uint16 or uint32, all documents one after another), `documents.npy` (int64 offsets,
-one more than documents) and `manifest.json`. A row is `sequence_length` inputs; documents in it are told apart by
-positions that restart at 0 (see `rinsho.modeling.next_token_loss`). The order of rows depends on the seed alone, so the
-position of the loader is one integer: the number of rows consumed.
+A row is `sequence_length` inputs; documents in it are told apart by positions that restart at 0 (see
+`rinsho.modeling.next_token_loss`). The order of rows depends on the seed alone, so the position of the loader is one
+integer: the number of rows consumed. The token files themselves are those of `rinsho.token_files`.
 
 Labels are shifted already: the label at t follows input t. So a document of n tokens takes n-1 inputs, every token but
 its first is predicted exactly once, also across a cut, and nothing is predicted across a document's end.
@@ -11,49 +10,18 @@ its first is predicted exactly once, also across a cut, and nothing is predicted
 
 from __future__ import annotations
 
-import json
-import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
-from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from rinsho.document import Broken, Document, read_documents
 from rinsho.errors import UserError
-from rinsho.files import atomic_folder
-from rinsho.packing import Ints, best_fit, cut, permutation, share
+from rinsho.packing import Ints, best_fit, cut, permutation
+from rinsho.token_files import TokenArray, TokenFile
 
 IGNORED = -100  # label of a place that is not trained on, as in torch and transformers
-BATCH_DOCUMENTS = 256  # documents handed to the tokenizer at a time
-
-# Copying warm-up (docs/pretrain.md): in our first probe entity extraction was learned only by models
-# that could copy. After a share of the documents stand COPIES times: line break, this word, a verbatim span.
-COPY_MARKER = "再掲"
-COPIES = 3
-COPY_TOKENS = (4, 16)  # length of a span
-
-
-class TextTokenizer(Protocol):
-    """What is needed of a tokenizer; `rinsho.tokenization.RinshoTokenizer` has it."""
-
-    bos_token_id: int
-    eos_token_id: int
-    newline_id: int
-
-    def encode_text(self, text: str) -> list[int]:
-        """The ids of an ordinary text, without begin and end marks."""
-        ...
-
-    def encode_batch_text(self, texts: list[str]) -> list[list[int]]:
-        """`encode_text` of every text."""
-        ...
-
-    def __len__(self) -> int: ...
 
 
 class Batch(NamedTuple):
@@ -83,73 +51,6 @@ class RowSource(Protocol):
 
 
 @dataclass(frozen=True)
-class TokenFile:
-    """An opened token folder."""
-
-    tokens: NDArray[Any]  # memory-mapped, (tokens,)
-    offsets: Ints  # (documents + 1,)
-    manifest: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which documents of the shards are taken: those whose id falls into, or outside, a share of all ids."""
-
-    fraction: float
-    inside: bool
-    seed: int
-
-    def __call__(self, document: Document) -> bool:
-        """Whether the document is taken."""
-        return (share(f"{self.seed}:validation:{document.id}") < self.fraction) == self.inside
-
-
-def write_tokens(
-    shards: Sequence[Path],
-    tokenizer: TextTokenizer,
-    folder: Path,
-    *,
-    scratch: Path,
-    tokenizer_hash: str = "",
-    seed: int = 1,
-    copy_fraction: float = 0.0,
-    copy_window: int = 256,
-    selection: Selection | None = None,
-    on_documents: Callable[[int], object] | None = None,
-) -> TokenFile:
-    """The token folder of the shards: begin mark, text and end mark of every document, in the order of the shards.
-
-    Each shard is encoded into `scratch` first and skipped when it is already there, so an interrupted run continues.
-    `copy_fraction` of the documents (chosen by seed and id) are followed by copies of spans of themselves; the spans
-    come from the last `copy_window` tokens, so that they share a row with their copy. `on_documents` is called with
-    the number of documents just encoded.
-    """
-    if (folder / "manifest.json").exists():
-        return open_tokens(folder)
-    dtype = np.uint16 if len(tokenizer) <= 1 << 16 else np.uint32
-    pieces = []
-    for number, shard in enumerate(shards):
-        piece = scratch / f"{number:05d}"
-        if not piece.exists():
-            copies = _Copies(tokenizer, seed, copy_fraction, copy_window)
-            _write_piece(piece, shard, tokenizer, dtype, copies, selection, on_documents)
-        pieces.append(piece)
-    about = {"tokenizer": tokenizer_hash, "vocab_size": len(tokenizer), "copy_fraction": copy_fraction}
-    _join(pieces, folder, dtype, about)
-    return open_tokens(folder)
-
-
-def open_tokens(folder: Path) -> TokenFile:
-    """An existing token folder, memory-mapped."""
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    offsets = np.load(folder / "documents.npy")
-    dtype = np.dtype(manifest["dtype"])
-    empty = (folder / "tokens.bin").stat().st_size == 0
-    tokens = np.empty(0, dtype) if empty else np.memmap(folder / "tokens.bin", dtype=dtype, mode="r")
-    return TokenFile(tokens, offsets, manifest)
-
-
-@dataclass(frozen=True)
 class Rows:
     """Rows of fixed length over a token file: row r is made of pieces first[r] to first[r+1].
 
@@ -159,7 +60,7 @@ class Rows:
         bounded: documents do not see each other.
     """
 
-    tokens: NDArray[Any]
+    tokens: TokenArray
     starts: Ints
     lengths: Ints
     first: Ints
@@ -300,89 +201,6 @@ class RowOrder:
         return found
 
 
-class _Copies:
-    """Appends copied spans to a share of the documents. See COPY_MARKER."""
-
-    def __init__(self, tokenizer: TextTokenizer, seed: int, fraction: float, window: int) -> None:
-        self.seed, self.fraction, self.window = seed, fraction, window
-        self.lead = [tokenizer.newline_id, *tokenizer.encode_text(COPY_MARKER)] if fraction > 0 else []
-
-    def __call__(self, document_id: str, ids: list[int]) -> list[int]:
-        key = f"{self.seed}:copy:{document_id}"
-        if not self.lead or len(ids) <= COPY_TOKENS[1] or share(key) >= self.fraction:
-            return ids
-        draw = random.Random(key)
-        result = list(ids)
-        for _ in range(COPIES):
-            length = draw.randint(*COPY_TOKENS)
-            start = draw.randint(max(0, len(ids) - self.window), len(ids) - length)
-            result += [*self.lead, *ids[start : start + length]]
-        return result
-
-
-def _write_piece(  # noqa: PLR0917
-    piece: Path,
-    shard: Path,
-    tokenizer: TextTokenizer,
-    dtype: type[np.unsignedinteger[Any]],
-    copies: _Copies,
-    selection: Selection | None,
-    on_documents: Callable[[int], object] | None,
-) -> None:
-    broken: list[Broken] = []
-    lengths: list[int] = []
-    characters = 0
-    documents: Iterable[Document] = read_documents(shard, on_broken=broken.append)
-    if selection is not None:
-        documents = filter(selection, documents)
-    with atomic_folder(piece) as aside:
-        with (aside / "tokens.bin").open("wb") as file:
-            for batch in _batched(documents, BATCH_DOCUMENTS):
-                encoded = tokenizer.encode_batch_text([document.text for document in batch])
-                for document, ids in zip(batch, encoded, strict=True):
-                    whole = [tokenizer.bos_token_id, *copies(document.id, ids), tokenizer.eos_token_id]
-                    file.write(np.asarray(whole, dtype).tobytes())
-                    lengths.append(len(whole))
-                    characters += len(document.text)
-                if on_documents is not None:
-                    on_documents(len(batch))
-        np.save(aside / "lengths.npy", np.asarray(lengths, np.int64))
-        rows = [{"where": f"{shard.name}:{row.where.rpartition(':')[2]}", "reason": row.reason} for row in broken]
-        record = {"shard": shard.name, "documents": len(lengths), "characters": characters, "broken": rows}
-        (aside / "piece.json").write_text(json.dumps(record, ensure_ascii=False), encoding="utf-8")
-
-
-def _join(pieces: Sequence[Path], folder: Path, dtype: type[np.unsignedinteger[Any]], about: dict[str, Any]) -> None:
-    records = [json.loads((piece / "piece.json").read_text(encoding="utf-8")) for piece in pieces]
-    lengths = [np.load(piece / "lengths.npy") for piece in pieces]
-    offsets = np.concatenate([np.zeros(1, np.int64), *lengths]).cumsum()
-    with atomic_folder(folder) as aside:
-        with (aside / "tokens.bin").open("wb") as target:
-            for piece in pieces:
-                with (piece / "tokens.bin").open("rb") as file:
-                    while block := file.read(1 << 22):
-                        target.write(block)
-        np.save(aside / "documents.npy", offsets)
-        broken = [row for record in records for row in record.pop("broken")]
-        manifest = {
-            **about,
-            "dtype": np.dtype(dtype).name,
-            "documents": len(offsets) - 1,
-            "tokens": int(offsets[-1]),
-            "characters": sum(record["characters"] for record in records),
-            "shards": records,
-            "broken": broken,
-        }
-        text = json.dumps(manifest, ensure_ascii=False, indent=1)
-        (aside / "manifest.json").write_text(text + "\n", encoding="utf-8")
-
-
 def _blank(rows: int, size: int, pad_id: int) -> Batch:
     ids = np.full((rows, size), pad_id, np.int64)
     return Batch(ids, np.zeros((rows, size), np.int64), np.full((rows, size), IGNORED, np.int64))
-
-
-def _batched(items: Iterable[Document], size: int) -> Iterator[list[Document]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch

@@ -271,13 +271,12 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("transformers")
     from rinsho.chat import BEGIN, END
     from rinsho.tokenization import wrap
-    from rinsho.tokenizer.unigram import to_backend
     from toy_models import WORDS
 
     pieces = [("<unk>", 0.0), (BEGIN, 0.0), (END, 0.0), *((f"<0x{byte:02X}>", -20.0) for byte in range(256))]
     pieces += [(word, -3.0 - 2.0 / len(word)) for word in WORDS if word != "\n"]
     folder = tmp_path_factory.mktemp("tokenizer") / "toy"
-    wrap(to_backend(pieces, True, False), segment="plain").save_pretrained(folder)
+    wrap(pieces, segment="plain", split_digits=False, byte_fallback=True).save_pretrained(folder)
     return folder
 
 

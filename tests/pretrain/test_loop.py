@@ -13,7 +13,8 @@ from rinsho.modeling import next_token_loss
 from rinsho.pretrain import Recipe
 from rinsho.pretrain.loop import Trainer, total_steps
 from rinsho.run import Stage, read_metrics
-from rinsho.tokens import IGNORED, Batch, TokenFile, pack
+from rinsho.token_files import TokenFile
+from rinsho.tokens import IGNORED, Batch, pack
 
 VOCAB = 64
 MODEL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "max_position_embeddings": 64}

@@ -35,6 +35,7 @@ SETTINGS: dict[str, Any] = {
     "copy_fraction": 0.3,
     "keep_tokens": True,
     "threads": 1,
+    "workers": 1,
     "dtype": "fp32",
     "device": "cpu",
 }
@@ -50,9 +51,6 @@ class Letters:
 
     def encode_text(self, text: str) -> list[int]:
         return [4 + ord(letter) % 60 for letter in text]
-
-    def encode_batch_text(self, texts: list[str]) -> list[list[int]]:
-        return [self.encode_text(text) for text in texts]
 
     def save_pretrained(self, folder: Path) -> None:
         (Path(folder) / "tokenizer.json").write_text("{}")
@@ -84,7 +82,7 @@ def stand_in() -> None:
 def kill_at(moment: str) -> None:
     """Arranges that this process kills itself at a named moment."""
     import rinsho.checkpoint
-    import rinsho.tokens
+    import rinsho.token_pieces
     from rinsho.pretrain import loop, work
 
     def die() -> None:
@@ -92,15 +90,15 @@ def kill_at(moment: str) -> None:
 
     name, _, number = moment.partition(":")
     if name == "encode":
-        real_piece = rinsho.tokens._write_piece
+        real_shard = rinsho.token_pieces.encode_shard
 
-        def piece(path: Path, *rest: Any) -> None:
-            if path.name == "00001":
-                path.with_name(f".{path.name}.aside").mkdir()
+        def shard(job: Any, count: Any) -> Any:
+            if job.piece.name == "00001":
+                job.piece.with_name(f".{job.piece.name}.aside").mkdir()
                 die()
-            real_piece(path, *rest)
+            return real_shard(job, count)
 
-        rinsho.tokens._write_piece = piece
+        rinsho.token_pieces.encode_shard = shard
     elif name == "step":
         real_step = loop.Trainer.step
 

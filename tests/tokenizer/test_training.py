@@ -1,5 +1,6 @@
 """rinsho.tokenizer: one command from corpus and word list to a folder, reproducible and resumable."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -10,12 +11,14 @@ import pytest
 
 from rinsho.document import Document, write_documents
 from rinsho.errors import UserError
-from rinsho.tokenization import load
+from rinsho.tokenization import fingerprint, load
 from rinsho.tokenizer import Recipe, check, run, split_inputs
 from rinsho.tokenizer.counting import Selection
 from rinsho.tokenizer.unigram import Training, train
 
-PRODUCTS = ("tokenizer.json", "tokenizer_config.json", "user.dic", "chat_template.jinja", "tokenization_rinsho.py")
+FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "tokenization_rinsho.py")
+TABLES = ("user.dic", "terms.tsv", "left_out.tsv", "missing_words.tsv", "growth.svg")
+PRODUCTS = (*FILES, *TABLES, *(f"plain/{name}" for name in FILES))
 
 
 def _same(one: Path, other: Path) -> bool:
@@ -38,7 +41,7 @@ def _training(**changed: object) -> Training:
 
 def test_the_folder_and_its_report(tokenizer_folder: Path, recipe: Recipe) -> None:
     numbers = run(recipe, _inputs_of(tokenizer_folder), tokenizer_folder).numbers  # unchanged: read, not run again
-    names = {path.name for path in tokenizer_folder.iterdir()}
+    names = {path.relative_to(tokenizer_folder).as_posix() for path in tokenizer_folder.rglob("*")}
     assert set(PRODUCTS) <= names
     assert "partial" not in names
     assert numbers["vocab_size"] == 900
@@ -51,8 +54,6 @@ def test_the_folder_and_its_report(tokenizer_folder: Path, recipe: Recipe) -> No
 
 
 def _inputs_of(folder: Path) -> list[Path]:
-    import json
-
     return [Path(row["path"]) for row in json.loads((folder / "manifest.json").read_text())["inputs"]]
 
 
@@ -125,6 +126,39 @@ def test_only_the_wanted_sources_are_counted(corpus: Path, tmp_path: Path) -> No
         run(Recipe(vocab_size=600, sources=("oscar",)), [corpus], tmp_path / "oscar")
 
 
+def test_weights_of_sources(corpus: Path, tmp_path: Path) -> None:
+    plain = run(Recipe(vocab_size=600), [corpus], tmp_path / "plain").numbers
+    wiki = run(Recipe(vocab_size=600, sources=("wiki",)), [corpus], tmp_path / "wiki").numbers
+    weighted = run(Recipe(vocab_size=600, source_weights={"wiki": 3.0}), [corpus], tmp_path / "weighted").numbers
+    without = run(Recipe(vocab_size=600, source_weights={"case": 0.0}), [corpus], tmp_path / "without").numbers
+    assert weighted["words"] == plain["words"] + 2 * wiki["words"]
+    assert weighted["train_documents"] == plain["train_documents"]
+    assert without["words"] == wiki["words"]
+    with pytest.raises(UserError, match="no document has the source wikki"):
+        run(Recipe(vocab_size=600, source_weights={"wikki": 3.0}), [corpus], tmp_path / "absent")
+
+
+def test_a_finished_lexicon_is_a_word_list(
+    corpus: Path, word_list: Path, tmp_path: Path, tokenizer_folder: Path
+) -> None:
+    from rinsho.tokenizer import lexicon
+
+    lexicon.run(lexicon.Recipe(), [word_list, corpus], tmp_path / "lexicon")
+    run(Recipe(vocab_size=900, heldout_fraction=0.05), [corpus, tmp_path / "lexicon"], tmp_path / "out")
+    for name in ("user.dic", "tokenizer.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (tokenizer_folder / name).read_bytes()
+
+
+def test_what_is_missing_is_listed_with_its_reason(tokenizer_folder: Path) -> None:
+    header, *rows = (tokenizer_folder / "missing_words.tsv").read_text(encoding="utf-8").splitlines()
+    assert header == "word\tcount\treason"
+    tokenizer = load(tokenizer_folder)
+    words = [row.split("\t")[0] for row in rows]
+    assert rows and all(len(tokenizer.encode_text(word, segment=False)) > 1 for word in words)
+    numbers = json.loads((tokenizer_folder / "report.json").read_text())["numbers"]
+    assert len(rows) == round(numbers["frequent_words"] * (1 - numbers["frequent_words_single_fraction"]))
+
+
 def test_a_size_limit_samples_documents(corpus: Path, tmp_path: Path) -> None:
     report = run(Recipe(vocab_size=600, max_train_mb=0.1), [corpus], tmp_path / "some")
     assert 0.05 < report.numbers["train_mb"] < 0.15
@@ -137,11 +171,10 @@ def test_without_byte_fallback_rare_characters_are_unknown(corpus: Path, tmp_pat
     assert not any(piece.startswith("<0x") for piece in tokenizer.get_vocab())
 
 
-def test_the_plain_form_needs_no_mecab_at_run_time(
-    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run(Recipe(vocab_size=600, segment="plain"), [corpus], tmp_path / "out")
-    tokenizer = load(tmp_path / "out")
+def test_the_plain_form_needs_no_mecab_at_run_time(tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer, strict = load(tokenizer_folder / "plain"), load(tokenizer_folder)
+    assert tokenizer.get_vocab() == strict.get_vocab()
+    assert fingerprint(tokenizer) != fingerprint(strict)
     monkeypatch.setattr("rinsho.segmentation.tagger", None)
     text = "患者は発熱 38.5 mg。\n咳嗽"
     assert tokenizer.encode_text(text) == tokenizer(text)["input_ids"]
@@ -191,14 +224,14 @@ def test_broken_records_are_counted_until_there_are_too_many(corpus: Path, tmp_p
 
 
 def test_inputs_by_kind(corpus: Path, word_list: Path, tmp_path: Path) -> None:
-    assert split_inputs([corpus, word_list.parent]) == ([corpus], [word_list])
+    assert split_inputs([corpus, word_list.parent]) == ([word_list], [corpus])
     with pytest.raises(UserError, match="no corpus"):
         split_inputs([word_list])
     bad = tmp_path / "bad.csv"
     bad.write_text("term\n肺炎\n")
     problems = check(Recipe(vocab_size=300), [corpus, bad, tmp_path / "nowhere"])
     assert [word in " ".join(map(str, problems)) for word in ("no room", "not there")] == [True, True]
-    assert "no column surface" in " ".join(map(str, check(Recipe(), [corpus, bad])))
+    assert "the columns of this word list are not known" in " ".join(map(str, check(Recipe(), [corpus, bad])))
 
 
 def test_a_damaged_shard_is_named(tmp_path: Path) -> None:

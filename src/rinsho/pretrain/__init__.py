@@ -2,6 +2,8 @@
 
     rinsho pretrain TOKENIZER CORPUS...
 
+In place of corpora it takes what `rinsho tokenizer encode` made of them.
+
 The product opens with `AutoModelForCausalLM.from_pretrained(<run folder>)`. See docs/pretrain.md.
 """
 
@@ -15,12 +17,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from rinsho.document import shard_paths
+from rinsho.document import shard_paths, training_folder
 from rinsho.errors import UserError
 from rinsho.model import ModelSettings, count_parameters
 from rinsho.packing import whole_rows
 from rinsho.recipe import Settings
 from rinsho.run import Report, perform
+from rinsho.token_files import is_encoded, open_encoded, open_tokens, token_folders
 
 
 class Recipe(Settings):
@@ -73,6 +76,7 @@ class Recipe(Settings):
     max_skipped_steps: int = Field(10, ge=0, description="steps with a non-finite loss before the run stops (N2.4-4)")
     max_broken_fraction: float = Field(0.01, ge=0, le=1, description="share of unreadable documents that is tolerated")
     save_dtype: Literal["float32", "bfloat16"] = Field("float32", description="number form of the published weights")
+    workers: int = Field(0, ge=0, description="processes that encode the text, which change no result; 0 is one a core")
     keep_tokens: bool = Field(False, description="leave the token files (the training text) in the model folder")
     seed: int = Field(1, description="decides initialisation, order and every other random choice")
 
@@ -81,7 +85,7 @@ def run(recipe: Recipe, inputs: Sequence[Path], out: Path) -> Report:
     """Trains a base model into `out`.
 
     `inputs` are the tokenizer's folder, then one or more corpora (run folders of the corpus room, or any folders with
-    documents).
+    documents), or encoded corpora.
     """
     for problem in check(recipe, inputs):
         raise problem
@@ -103,7 +107,19 @@ def check(recipe: Recipe, inputs: Sequence[Path]) -> list[UserError]:
     tokenizer, *corpora = inputs
     if not (tokenizer / "tokenizer.json").is_file():
         found.append(UserError("no tokenizer in here", where=tokenizer, expected="a folder with tokenizer.json"))
-    for corpus in corpora:
+    encoded = [path for path in corpora if is_encoded(path)]
+    if encoded and len(encoded) < len(corpora):
+        found.append(
+            UserError(
+                "corpora and token files are given together",
+                where=encoded[0],
+                expected="one or the other",
+                todo="encode the corpora too: rinsho tokenizer encode",
+            )
+        )
+    elif encoded:
+        found += _token_problems(recipe, encoded, None if found else tokenizer)
+    for corpus in corpora if not encoded else ():
         try:
             shard_paths([training_folder(corpus)])
         except UserError as problem:
@@ -111,9 +127,44 @@ def check(recipe: Recipe, inputs: Sequence[Path]) -> list[UserError]:
     return found or _memory_problems(recipe, tokenizer)
 
 
-def training_folder(corpus: Path) -> Path:
-    """Where a corpus keeps its training documents: `shards` of a corpus run folder, otherwise the folder itself."""
-    return corpus / "shards" if (corpus / "shards").is_dir() else corpus
+def copy_problems(recipe: Recipe, encoded: Sequence[Path]) -> list[UserError]:
+    """Encoded corpora whose documents are not followed by the copies that the recipe wants."""
+    found = []
+    for path in encoded:
+        manifest = open_tokens(token_folders(path)[0]).manifest
+        copying = manifest["copying"] or {"fraction": 0.0, "window": 0}
+        if copying["fraction"] != recipe.copy_fraction:
+            found.append(
+                UserError(
+                    f"the token files were made with copy_fraction {copying['fraction']}",
+                    where=path,
+                    expected=f"{recipe.copy_fraction}, as in pretrain.copy_fraction",
+                    todo="change pretrain.copy_fraction, or encode the corpus again",
+                )
+            )
+        elif copying["window"] > recipe.sequence_length // 2:
+            found.append(
+                UserError(
+                    f"the copies in the token files reach back {copying['window']} tokens",
+                    where=path,
+                    expected=f"at most {recipe.sequence_length // 2}, half of pretrain.sequence_length",
+                    todo="encode the corpus again with that copy_window",
+                )
+            )
+    return found
+
+
+def _token_problems(recipe: Recipe, encoded: Sequence[Path], tokenizer: Path | None) -> list[UserError]:
+    try:
+        fingerprint = None
+        if tokenizer is not None:
+            from rinsho.tokenization import fingerprint as fingerprint_of
+
+            fingerprint = fingerprint_of(tokenizer)
+        open_encoded(encoded, fingerprint)
+        return copy_problems(recipe, encoded)
+    except UserError as problem:
+        return [problem]
 
 
 def _memory_problems(recipe: Recipe, tokenizer: Path) -> list[UserError]:

@@ -7,11 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rinsho.document import shard_paths
 from rinsho.errors import UserError
-from rinsho.pretrain import Recipe, training_folder
-from rinsho.run import Stage
-from rinsho.tokens import Rows, Selection, TextTokenizer, TokenFile, pack, write_tokens
+from rinsho.pretrain import Recipe, copy_problems
+from rinsho.run import Stage, write_atomic
+from rinsho.token_files import (
+    Parts,
+    TokenFile,
+    check_broken,
+    encode_corpora,
+    is_encoded,
+    open_encoded,
+    token_folders,
+    verify_tokens,
+)
+from rinsho.token_pieces import Copying, TextTokenizer
+from rinsho.tokens import Rows, pack
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,7 @@ class Data:
             "documents": self.tokens.manifest["documents"],
             "tokens": self.tokens.manifest["tokens"],
             "characters": self.tokens.manifest["characters"],
-            "broken_documents": len(self.tokens.manifest["broken"]),
+            "broken_documents": self.tokens.manifest["broken_records"],
             "rows": len(rows),
             "filled_fraction": round(rows.inputs / (len(rows) * rows.sequence_length), 4),
             "validation_documents": self.held_out.manifest["documents"] if self.held_out else 0,
@@ -53,22 +63,32 @@ def load_tokenizer(folder: Path) -> tuple[Any, str]:
     return tokenizer, fingerprint(tokenizer)
 
 
-def prepare(recipe: Recipe, corpora: Sequence[Path], tokenizer: TextTokenizer, fingerprint: str, stage: Stage) -> Data:
-    """Token files of the corpora (continued where an earlier run stopped), packed into rows.
+def prepare(recipe: Recipe, inputs: Sequence[Path], tokenizer: TextTokenizer, fingerprint: str, stage: Stage) -> Data:
+    """Token files of the corpora (given, or made here and continued where an earlier run stopped), packed into rows.
+
+    `inputs` are the tokenizer's folder, then corpora or encoded corpora.
 
     Raises:
-        UserError: nothing to train on, or too many unreadable documents.
+        UserError: nothing to train on, too many unreadable documents, or token files that are damaged or of another
+            tokenizer.
     """
-    own = [corpus / "validation" for corpus in corpora if _holds_files(corpus / "validation")]
-    fraction = 0.0 if own else recipe.validation_fraction
-    shards = shard_paths([training_folder(corpus) for corpus in corpora])
-    training = _encode(recipe, shards, tokenizer, stage, "train", fingerprint, _select(recipe, fraction, inside=False))
-    held_out = None
-    if own or fraction:
-        shards = shard_paths(own) if own else shards
-        selection = _select(recipe, fraction, inside=True)
-        held_out = _encode(recipe, shards, tokenizer, stage, "validation", fingerprint, selection)
-    _limit_broken(recipe, training, corpora[0])
+    corpora = inputs[1:]
+    if is_encoded(corpora[0]):
+        training, held_out = _given(recipe, corpora, fingerprint, stage)
+    else:
+        home = stage.out if recipe.keep_tokens else stage.partial
+        training, held_out = encode_corpora(
+            corpora,
+            tokenizer if recipe.workers == 1 else inputs[0],
+            home / "tokens",
+            scratch=stage.partial / "pieces",
+            fingerprint=fingerprint,
+            validation_fraction=recipe.validation_fraction,
+            copying=Copying(recipe.copy_fraction, recipe.sequence_length // 2, recipe.seed),
+            workers=recipe.workers,
+            label=f"{stage.name}: tokens",
+        )
+    check_broken(training, recipe.max_broken_fraction, corpora[0])
     rows = pack(
         training,
         recipe.sequence_length,
@@ -90,46 +110,15 @@ def prepare(recipe: Recipe, corpora: Sequence[Path], tokenizer: TextTokenizer, f
     return Data(rows, checking if checking is not None and len(checking) else None, training, held_out)
 
 
-def _encode(  # noqa: PLR0917
-    recipe: Recipe,
-    shards: Sequence[Path],
-    tokenizer: TextTokenizer,
-    stage: Stage,
-    part: str,
-    fingerprint: str,
-    selection: Selection | None,
-) -> TokenFile:
-    home = stage.out if recipe.keep_tokens else stage.partial
-    with stage.progress(f"tokens ({part})", None, "documents") as progress:
-        return write_tokens(
-            shards,
-            tokenizer,
-            home / "tokens" / part,
-            scratch=stage.partial / "pieces" / part,
-            tokenizer_hash=fingerprint,
-            seed=recipe.seed,
-            copy_fraction=recipe.copy_fraction if part == "train" else 0.0,
-            copy_window=recipe.sequence_length // 2,
-            selection=selection,
-            on_documents=progress.update,
-        )
-
-
-def _holds_files(folder: Path) -> bool:
-    return folder.is_dir() and any(folder.iterdir())
-
-
-def _select(recipe: Recipe, fraction: float, *, inside: bool) -> Selection | None:
-    return Selection(fraction, inside, recipe.seed) if fraction else None
-
-
-def _limit_broken(recipe: Recipe, training: TokenFile, where: Path) -> None:
-    broken, whole = len(training.manifest["broken"]), training.manifest["documents"]
-    if broken > recipe.max_broken_fraction * (broken + whole):
-        first = training.manifest["broken"][0]
-        raise UserError(
-            f"{broken} of {broken + whole} documents cannot be read (first: {first['where']}, {first['reason']})",
-            where=where,
-            expected=f"at most {recipe.max_broken_fraction:.1%} (max_broken_fraction)",
-            todo="repair the files or raise the limit",
-        )
+def _given(recipe: Recipe, paths: Sequence[Path], fingerprint: str, stage: Stage) -> Parts:
+    """The token files of encoded corpora; their content is compared with its hashes once, before the first step."""
+    parts = open_encoded(paths, fingerprint)
+    for problem in copy_problems(recipe, paths):
+        raise problem
+    verified = stage.partial / "tokens.verified"
+    if not verified.exists():
+        stage.log("comparing the token files with their hashes")
+        for folder in (folder for path in paths for folder in token_folders(path)):
+            verify_tokens(folder)
+        write_atomic(verified, "")
+    return parts

@@ -21,7 +21,7 @@ from rinsho.run import Report, Stage
 def work(recipe: Recipe, inputs: Sequence[Path], stage: Stage) -> Report:
     """Token files, training, the published folder and the report."""
     tokenizer, fingerprint = load_tokenizer(inputs[0])
-    data = prepare(recipe, inputs[1:], tokenizer, fingerprint, stage)
+    data = prepare(recipe, inputs, tokenizer, fingerprint, stage)
     with reproducible(recipe.threads):
         model = build(
             recipe.model,

@@ -1,28 +1,29 @@
-"""Word counts to a Unigram vocabulary, and that to a backend of Hugging Face `tokenizers`."""
+"""Word counts to a Unigram vocabulary, and which frequent words did not become one piece of it."""
 
 from __future__ import annotations
 
 import io
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from heapq import nsmallest
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from rinsho.chat import BEGIN, END
 from rinsho.errors import UserError
-from rinsho.segmentation import SPACE, alone_characters
+from rinsho.segmentation import alone_characters
+from rinsho.tokenization.backend import CONTROLS
+from rinsho.tokenizer.seeds import MAX_SEEDS, seed_pieces
 
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
-UNKNOWN = "<unk>"
-CONTROLS = (UNKNOWN, BEGIN, END, "\n")  # ids 0, 1, 2, 3
 WORD_CHARS = 64  # longer runs are cut: they are noise, and sentencepiece refuses very long lines
 # Characters beside ASCII may take this share of the free pieces, and more where the words cannot fill the rest.
 CHARACTER_SHARES = (0.5, 0.75, 1.0)
-MAX_SEEDS = 1_000_000
+# More candidates take longer and end no better: on 360 MB 5 a piece gave 96.7 % of the frequent words as single pieces
+# and 1.655 characters a token of held-out text, 30 a piece 95.6 % and 1.654 in three times the time.
+SEEDS_PER_PIECE = 5
+TRAINER_THREADS = 8  # another number gives other scores, so it is the same on every machine
+HAIR = 1e-4  # more than the backend's rounding, less than any difference that matters
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Training:
     min_count: int
     character_coverage: float
     split_digits: bool
+    whole_words_fraction: float = 0.75  # 0 is the bare algorithm
 
     @property
     def fixed(self) -> list[str]:
@@ -56,6 +58,7 @@ def train(words: Mapping[str, int], training: Training, scratch: Path) -> list[t
 
     Source: N2.2-4.
     """
+    _check(training)
     whole = _parts(words, training.split_digits)
     if not whole:
         raise UserError("no words to train on", where="tokenizer", expected="documents with Japanese text")
@@ -66,11 +69,10 @@ def train(words: Mapping[str, int], training: Training, scratch: Path) -> list[t
         parts = _within(whole, characters)
         used = {char for part in parts for char in part}
         unseen = [char for char in _ascii(training) if char not in used]
-        seeds = _seeds(parts, training)
         wanted = training.vocab_size - len(training.fixed) - len(unseen)
-        pieces = _sentencepiece(parts, seeds, training, wanted, scratch)
+        pieces = _most_pieces(parts, training, wanted, scratch)
         if len(pieces) == wanted:
-            ordered = sorted(pieces, key=lambda row: (-row[1], row[0]))
+            ordered = _with_whole_words(pieces, words, training)
             rare = ordered[-1][1] - 1
             return [(piece, 0.0) for piece in training.fixed] + ordered + [(char, rare) for char in unseen]
         possible = len(pieces) + len(training.fixed) + len(unseen)
@@ -84,29 +86,126 @@ def train(words: Mapping[str, int], training: Training, scratch: Path) -> list[t
     )
 
 
-def to_backend(vocabulary: list[tuple[str, float]], byte_fallback: bool, split_digits: bool) -> Tokenizer:
-    """The tokenizer backend: words separated by U+0020 in, ids out, readable text back."""
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+def _check(training: Training) -> None:
+    """What sentencepiece refuses with an internal error."""
+    for name, least, most in (("shrinking_factor", 0.5, 0.95), ("sub_iterations", 1, 10)):
+        value = getattr(training, name)
+        if not least <= value <= most:
+            raise UserError(f"it is {value}", where=f"tokenizer.{name}", expected=f"from {least} to {most}")
 
-    backend = Tokenizer(models.Unigram(vocabulary, unk_id=0, byte_fallback=byte_fallback))
-    alone = Regex(f"[{alone_characters(split_digits)}]")
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(alone, behavior="isolated")]
+
+def _with_whole_words(
+    pieces: list[tuple[str, float]], words: Mapping[str, int], training: Training
+) -> list[tuple[str, float]]:
+    """The pieces, likeliest first, with the most frequent words among them in place of the least likely pieces.
+
+    Pruning drops a word that its parts explain as well (ので: の, で), which costs a token each time it occurs. It
+    comes back with the sum of its parts as score and a hair more, so it wins over just this spelling of itself, and
+    what other text is spelt with stays as likely as it was. There are as many such words as `whole_words_fraction`
+    of the pieces longer than a character, so there is a place for each.
+    """
+    scores = dict(sorted(pieces, key=lambda row: (-row[1], row[0])))
+    most = int(training.whole_words_fraction * sum(len(piece) > 1 for piece in scores))
+    frequent = {
+        word
+        for word in most_frequent(words, most)
+        if len(word) <= training.max_piece_chars and all(char in scores for char in word)
+    }
+    least = iter([piece for piece in reversed(scores) if len(piece) > 1 and piece not in frequent])
+    for word in sorted(frequent, key=lambda word: (len(word), word)):  # shorter ones may be parts of longer ones
+        parts = _spelt(word, scores, training.max_piece_chars)
+        if len(parts) > 1:
+            score = round(sum(scores[part] for part in parts) + HAIR, 6)
+            del scores[word if word in scores else next(least)]
+            scores[word] = score
+    return sorted(scores.items(), key=lambda row: (-row[1], row[0]))
+
+
+def missing_words(
+    words: Mapping[str, int], vocabulary: Sequence[tuple[str, float]], training: Training, most: int = 20_000
+) -> list[tuple[str, int, str]]:
+    """(word, count, reason) for those of the `most` frequent words that are not one piece, most frequent first.
+
+    The reason is one of `stands alone: 3 8` (characters in the word that never join others), `longer than 16
+    characters`, `no piece for: 彁`, and `pieces: ので す`: rarer or dearer than the pieces it is spelt with.
+
+    Source: N2.2-4.
+    """
+    alone = set(alone_characters(training.split_digits))
+    fixed = set(training.fixed)
+    scores = {piece: score for piece, score in vocabulary if piece not in fixed}
+    longest = max(map(len, scores), default=1)
+    missing = []
+    for word in most_frequent(words, most):
+        apart = sorted(alone.intersection(word))
+        if apart and len(word) > 1:
+            missing.append((word, words[word], "stands alone: " + " ".join(apart)))
+        elif len(word) > training.max_piece_chars:
+            missing.append((word, words[word], f"longer than {training.max_piece_chars} characters"))
+        elif not apart and (unknown := sorted({char for char in word if char not in scores})):
+            missing.append((word, words[word], "no piece for: " + " ".join(unknown)))
+        elif not apart and len(pieces := _spelt(word, scores, longest)) > 1:
+            missing.append((word, words[word], "pieces: " + " ".join(pieces)))
+    return missing
+
+
+def most_frequent(words: Mapping[str, int], most: int) -> list[str]:
+    """The most frequent words, equally frequent ones in the order of their characters."""
+    return nsmallest(most, words, key=lambda word: (-words[word], word))
+
+
+def odd_pieces(vocabulary: Sequence[tuple[str, float]], training: Training) -> list[str]:
+    r"""Trained pieces that no cleaned text should give.
+
+    They hold a control character, white space or half a surrogate pair, or begin with a mark that belongs to the
+    character before.
+
+    >>> training = Training(300, True, 0.75, 8, 16, 2, 1.0, True)
+    >>> odd_pieces([("\n", 0.0), ("肺炎", -1.0), ("\u3099か", -2.0), ("a b", -3.0)], training)
+    ['\u3099か', 'a b']
+    """
+    fixed = set(training.fixed)
+    return [piece for piece, _ in vocabulary if piece not in fixed and _odd(piece)]
+
+
+def _odd(piece: str) -> bool:
+    kinds = [unicodedata.category(char) for char in piece]
+    return (
+        not piece
+        or any(kind in ("Cc", "Cs", "Zs", "Zl", "Zp") for kind in kinds)
+        or (len(piece) > 1 and kinds[0] in ("Mn", "Mc", "Me"))
     )
-    backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Replace(SPACE, " "), decoders.Fuse()])
-    backend.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in CONTROLS[:3]])
-    # Not special: decoding with skip_special_tokens=True would delete every line break.
-    backend.add_tokens([AddedToken("\n", normalized=False, special=False)])
-    return backend
 
 
-def _parts(words: Mapping[str, int], split_digits: bool) -> Counter[str]:
+def _spelt(word: str, scores: Mapping[str, float], longest: int) -> list[str]:
+    """The likeliest pieces of a word all of whose characters are pieces."""
+    best: list[tuple[float, int]] = [(0.0, 0)]
+    for end in range(1, len(word) + 1):
+        best.append(
+            max(
+                (best[start][0] + scores[word[start:end]], start)
+                for start in range(max(0, end - longest), end)
+                if word[start:end] in scores
+            )
+        )
+    pieces = []
+    end = len(word)
+    while end:
+        start = best[end][1]
+        pieces.append(word[start:end])
+        end = start
+    return pieces[::-1]
+
+
+def _parts(words: Mapping[str, int], split_digits: bool) -> dict[str, int]:
+    """The words without the characters that stand alone, and in lengths that the trainer takes."""
     alone = alone_characters(split_digits)
+    cut = re.compile(rf"[{alone}]|.{{{WORD_CHARS + 1}}}", re.DOTALL).search
     find = re.compile(rf"[^{alone}]{{1,{WORD_CHARS}}}").findall
-    parts: Counter[str] = Counter()
+    parts: dict[str, int] = {}
     for word, count in words.items():
-        for part in find(word):
-            parts[part] += count
+        for part in find(word) if cut(word) else (word,):  # mostly the word itself, so that it is held once
+            parts[part] = parts.get(part, 0) + count
     return parts
 
 
@@ -135,43 +234,41 @@ def _characters(parts: Mapping[str, int], training: Training, limit: int) -> tup
     return {*ascii_, *kept[: max(limit, 0)]}, len(kept) > limit
 
 
-def _within(parts: Mapping[str, int], kept: set[str]) -> Counter[str]:
-    """The same words, cut at characters that have no piece."""
-    result: Counter[str] = Counter()
+def _within(parts: Mapping[str, int], kept: set[str]) -> dict[str, int]:
+    """The same words, cut at characters that have no piece, most frequent first."""
+    result: dict[str, int] = {}
     for part, count in parts.items():
         if kept.issuperset(part):
-            result[part] += count
+            result[part] = result.get(part, 0) + count
             continue
         run = "".join(char if char in kept else " " for char in part)
         for piece in run.split():
-            result[piece] += count
-    return Counter(dict(sorted(result.items(), key=lambda row: (-row[1], row[0]))))
+            result[piece] = result.get(piece, 0) + count
+    return dict(sorted(result.items(), key=lambda row: (-row[1], row[0])))
 
 
-def _seeds(parts: Mapping[str, int], training: Training) -> list[tuple[str, int]]:
-    """Candidate pieces with their weights: all characters, then substrings seen often enough, heaviest first."""
-    single: Counter[str] = Counter()
-    counts: Counter[str] = Counter()
-    for part, count in parts.items():
-        for start, char in enumerate(part):
-            single[char] += count
-            for end in range(start + 2, min(len(part), start + training.max_piece_chars) + 1):
-                counts[part[start:end]] += count
-    longer = [(piece, count * len(piece)) for piece, count in counts.items() if count >= training.min_count]
-    seeds = sorted(single.items(), key=lambda row: (-row[1], row[0]))
-    longer.sort(key=lambda row: (-row[1], row[0]))
-    return seeds + longer[: MAX_SEEDS - len(seeds)]
+def _most_pieces(parts: Mapping[str, int], training: Training, wanted: int, scratch: Path) -> list[tuple[str, float]]:
+    """As `_sentencepiece`, from few candidates, and from all where few do not suffice."""
+    table, seed_file = scratch / "words.tsv", scratch / "seeds.tsv"
+    _write(table, parts.items())
+    characters = len(set().union(*parts))
+    pieces: list[tuple[str, float]] = []
+    for limit in (SEEDS_PER_PIECE * wanted, MAX_SEEDS):
+        seeds = seed_pieces(parts, training.max_piece_chars, training.min_count, limit)
+        number = _write(seed_file, seeds)
+        pieces = _sentencepiece(table, seed_file, training, wanted, characters)
+        if len(pieces) == wanted or number < limit:
+            break
+    return pieces
 
 
 def _sentencepiece(
-    parts: Mapping[str, int], seeds: list[tuple[str, int]], training: Training, wanted: int, scratch: Path
+    table: Path, seed_file: Path, training: Training, wanted: int, characters: int
 ) -> list[tuple[str, float]]:
     """`wanted` pieces with their log-probabilities; fewer, and only their number means anything, when it cannot."""
     import sentencepiece
 
-    table, seed_file, model = scratch / "words.tsv", scratch / "seeds.tsv", io.BytesIO()
-    _write(table, parts.items())
-    _write(seed_file, seeds)
+    model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
             input=str(table),
@@ -184,7 +281,7 @@ def _sentencepiece(
             shrinking_factor=training.shrinking_factor,
             num_sub_iterations=training.sub_iterations,
             max_sentencepiece_length=training.max_piece_chars,
-            num_threads=1,  # another number gives other scores
+            num_threads=TRAINER_THREADS,
             normalization_rule_name="identity",
             add_dummy_prefix=False,
             remove_extra_whitespaces=False,
@@ -204,7 +301,7 @@ def _sentencepiece(
             raise UserError(
                 f"{training.vocab_size} pieces are fewer than the characters of the text need",
                 where="tokenizer.vocab_size",
-                expected=f"more than {training.vocab_size - wanted + len(set().union(*map(set, parts)))}",
+                expected=f"more than {training.vocab_size - wanted + characters}",
                 todo="raise vocab_size or lower character_coverage",
             ) from None
         raise
@@ -212,5 +309,10 @@ def _sentencepiece(
     return [(processor.id_to_piece(i), round(processor.get_score(i), 6)) for i in range(1, len(processor))]
 
 
-def _write(path: Path, rows: Iterable[tuple[str, int]]) -> None:
-    path.write_text("".join(f"{piece}\t{weight}\n" for piece, weight in rows), encoding="utf-8")
+def _write(path: Path, rows: Iterable[tuple[str, int]]) -> int:
+    """Writes the rows and returns their number."""
+    number = 0
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for number, (piece, weight) in enumerate(rows, 1):  # noqa: B007
+            file.write(f"{piece}\t{weight}\n")
+    return number
