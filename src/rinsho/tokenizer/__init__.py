@@ -45,7 +45,8 @@ class Recipe(Settings):
     )
     heldout_mb: float = Field(5.0, gt=0, description="At most this many MB of the held-out text are measured (N2.2-5).")
     lexicon: LexiconSettings = Field(
-        default_factory=LexiconSettings, description="how word lists are read and entered in MeCab (N2.2-3)"
+        default_factory=lambda: LexiconSettings.model_validate({}),
+        description="how word lists are read and entered in MeCab (N2.2-3)",
     )
     max_broken_fraction: float = Field(0.01, ge=0, le=1, description="Share of broken records that stops the run.")
     workers: int = Field(1, ge=1, description="Processes that count words; the result is the same for any number.")

@@ -40,7 +40,8 @@ def seed_pieces(
     words = [word for word in parts if word]
     text = "\0".join([*words, ""])
     characters, *longer = _substrings(words, text, [parts[word] for word in words], max_piece_chars, min_count)
-    single = [(text[place], count) for place, count in zip(*map(np.ndarray.tolist, characters), strict=True)]
+    first, totals = characters
+    single = [(text[place], count) for place, count in zip(first.tolist(), totals.tolist(), strict=True)]
     yield from sorted(single, key=lambda row: (-row[1], row[0]))
     yield from _heaviest(text, longer, max_seeds - len(single))
 

@@ -12,6 +12,7 @@ from rinsho.document import shard_paths
 from rinsho.errors import UserError
 from rinsho.run import Report, Stage, write_atomic
 from rinsho.tokenization import RinshoTokenizer, load, wrap
+from rinsho.tokenization.backend import Form
 from rinsho.tokenizer import Recipe, counting, growth, lexicon, split_inputs, unigram
 from rinsho.tokenizer.counting import Counts, Selection
 from rinsho.tokenizer.lexicon import Lexicon
@@ -98,7 +99,11 @@ def _publish(
 ) -> tuple[RinshoTokenizer, RinshoTokenizer]:
     """Both forms as folders, file by file atomically: the strict one at the top, the plain one in it; read back."""
     dictionary = terms.dictionary if terms else None
-    for form, home, segments_with in (("strict", stage.out, dictionary), (PLAIN, stage.out / PLAIN, None)):
+    forms: list[tuple[Form, Path, Path | None]] = [
+        ("strict", stage.out, dictionary),
+        ("plain", stage.out / PLAIN, None),
+    ]
+    for form, home, segments_with in forms:
         aside = stage.partial / form
         wrap(
             vocabulary,

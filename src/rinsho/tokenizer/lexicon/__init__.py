@@ -154,8 +154,8 @@ def sort_inputs(inputs: Sequence[Path]) -> tuple[list[Path], list[Path]]:
                 lists += found
             else:
                 corpora.append(path)
-        elif path.name.endswith(tuple(suffix for suffix in SUFFIXES if suffix != ".txt")):
-            corpora.append(path)
-        else:
+        elif path.suffix.lower() in (*TABLES, ".txt") or (path.is_file() and not path.name.endswith(SUFFIXES)):
             lists.append(path)
+        else:  # documents, or a folder that an earlier stage is still to make
+            corpora.append(path)
     return lists, corpora
