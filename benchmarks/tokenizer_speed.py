@@ -27,7 +27,7 @@ from rinsho.text import clean
 
 SENTENCES = re.compile(r"[^。\n]{1,512}。?|。")
 MECAB, BERT = "MeCab alone (fugashi -Owakati, cleaned sentences)", "BertJapaneseTokenizer, MeCab + wordpiece"
-OURS = "**ours, raw text to ids** (`encode_text`)"
+OURS = "**ours, raw text to ids** (`encode_batch_text`)"
 COLD = """
 import json, sys, time
 started = time.perf_counter()
@@ -164,6 +164,11 @@ def each(function: Callable[[str], object]) -> Callable[[Sequence[str]], object]
     return lambda texts: [function(text) for text in texts]
 
 
+def arrays(tokenizer: Any) -> Callable[[Sequence[str]], object]:
+    """The ids of many texts as arrays."""
+    return lambda texts: list(tokenizer.encode_batch_arrays(texts))
+
+
 def contestants(strict: Any, plain: Any, words: Counter[str], warm: Sequence[str], work: Path) -> dict[str, Any]:
     """By label: the function that is timed, and the attribute of `Material` it is given."""
     backend = warmed(strict, []).backend_tokenizer
@@ -171,10 +176,11 @@ def contestants(strict: Any, plain: Any, words: Counter[str], warm: Sequence[str
     return {
         MECAB: (each(mecab(strict)), "sentences"),
         "clean alone": (each(clean), "raw"),
-        OURS: (each(warmed(strict, warm).encode_text), "raw"),
-        "ours, raw text to an array (`encode_array`)": (each(warmed(strict, warm).encode_array), "raw"),
-        "ours, cleaned text to ids": (each(partial(warmed(strict, warm).encode_text, clean=False)), "cleaned"),
-        "ours, plain form, raw text to ids": (each(warmed(plain, warm).encode_text), "raw"),
+        OURS: (warmed(strict, warm).encode_batch_text, "raw"),
+        "ours, as token files are made (`encode_batch_arrays`)": (arrays(warmed(strict, warm)), "raw"),
+        "ours, a text a call (`encode_text`)": (each(warmed(strict, warm).encode_text), "raw"),
+        "ours, cleaned text to ids": (partial(warmed(strict, warm).encode_batch_text, clean=False), "cleaned"),
+        "ours, plain form, raw text to ids": (warmed(plain, warm).encode_batch_text, "raw"),
         "ours, the call of transformers, raw text": (warmed(strict, []), "raw"),
         BERT: (bert(strict, work, "wordpiece"), "lines"),
         "BertJapaneseTokenizer, MeCab + character": (bert(strict, work, "character"), "lines"),

@@ -108,8 +108,8 @@ def test_large_vocabularies_take_four_bytes(tmp_path):
 
 def test_an_array_of_ids_is_taken_where_the_tokenizer_gives_one(tmp_path):
     class Arrays(Letters):
-        def encode_array(self, text):
-            return np.array(super().encode_text(text)[::-1], np.uint16)
+        def encode_batch_arrays(self, texts):
+            return (np.array(self.encode_text(text)[::-1], np.uint16) for text in texts)
 
     opened = written(tmp_path, [shard(tmp_path / "a.jsonl.zst", ["肺癌"])], Arrays())
     assert opened.tokens[:].tolist() == [1, *Letters().encode_text("癌肺"), 2]

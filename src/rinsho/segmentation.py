@@ -48,6 +48,8 @@ def separator(user_dictionary: Path | None = None) -> Callable[[str], str]:
     find = _SENTENCES.findall
 
     def separate(text: str) -> str:
+        if len(text) <= SENTENCE_CHARS and "\n" not in text and text.find("。") in (-1, len(text) - 1):
+            return str(parse(text.replace(" ", SPACE))) if text else ""  # one sentence
         return " ".join([parse(s) if s != "\n" else s for s in find(text.replace(" ", SPACE))])
 
     return separate

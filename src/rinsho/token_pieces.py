@@ -9,9 +9,10 @@ import json
 import random
 import time
 from array import array
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -41,7 +42,7 @@ Ids = NDArray[np.unsignedinteger[Any]]
 class TextTokenizer(Protocol):
     """What is needed of a tokenizer; `rinsho.tokenization.RinshoTokenizer` has it.
 
-    Where it also has `encode_array`, the same ids as an array, that is used.
+    Where it also has `encode_batch_arrays`, the same ids of many texts as arrays, that is used.
     """
 
     bos_token_id: int
@@ -136,18 +137,21 @@ def encode_shard(job: Job, count: Count) -> Encoded:
             line = record.where.removeprefix(str(job.shard))  # ":<line>", or nothing for a whole file
             rows.append({"where": printable_name(job.shard.name) + line, "reason": record.reason})
 
+    def chosen() -> Iterator[Document]:
+        nonlocal characters_read
+        for document in read_documents(job.shard, on_broken=on_broken):
+            read[0] += 1
+            read[1] += len(document.text)
+            characters_read += len(document.text)
+            if read[1] > COUNT_CHARACTERS:
+                count(*read)
+                read[:] = 0, 0
+            if job.selection is None or job.selection(document):
+                yield document
+
     with atomic_folder(job.piece) as aside:
         with (aside / "tokens.bin").open("wb", buffering=1 << 20) as file:
-            for document in read_documents(job.shard, on_broken=on_broken):
-                read[0] += 1
-                read[1] += len(document.text)
-                characters_read += len(document.text)
-                if read[1] > COUNT_CHARACTERS:
-                    count(*read)
-                    read[:] = 0, 0
-                if job.selection is not None and not job.selection(document):
-                    continue
-                ids = encoded(document)
+            for document, ids in encoded(chosen()):
                 file.write(ids.data)
                 lengths.append(len(ids))
                 totals["characters"] += len(document.text)
@@ -228,18 +232,30 @@ _loaded = lru_cache(maxsize=1)(load_tokenizer)  # once in the life of a worker
 
 
 class _Encoder:
-    """Document -> begin mark, ids, perhaps copies, end mark."""
+    """Documents -> begin mark, ids, perhaps copies, end mark of each."""
 
     def __init__(self, tokenizer: TextTokenizer, copying: Copying) -> None:
         self.tokenizer, self.copying = tokenizer, copying
-        self.encode: Callable[[str], Any] = getattr(tokenizer, "encode_array", tokenizer.encode_text)
+        self.encode = getattr(tokenizer, "encode_batch_arrays", partial(map, tokenizer.encode_text))
         self.dtype = token_dtype(len(tokenizer))
         self.lead = self._array([])
         if copying.fraction > 0:
             self.lead = self._array([tokenizer.newline_id, *tokenizer.encode_text(COPY_MARKER)])
 
-    def __call__(self, document: Document) -> Ids:
-        ids = self._array(self.encode(document.text))
+    def __call__(self, documents: Iterable[Document]) -> Iterator[tuple[Document, Ids]]:
+        """Every document with its ids."""
+        waiting: deque[Document] = deque()
+
+        def texts() -> Iterator[str]:
+            for document in documents:
+                waiting.append(document)
+                yield document.text
+
+        for ids in self.encode(texts()):
+            document = waiting.popleft()
+            yield document, self._whole(document, self._array(ids))
+
+    def _whole(self, document: Document, ids: Ids) -> Ids:
         key = f"{self.copying.seed}:copy:{document.id}"
         copies: list[Ids] = []
         if len(self.lead) and len(ids) > COPY_TOKENS[1] and share(key) < self.copying.fraction:

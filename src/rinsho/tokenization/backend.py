@@ -30,7 +30,7 @@ def to_backend(
 
     Source: N2.2-4.
     """
-    exact = [(piece, round(score / SCORE_UNIT) * SCORE_UNIT) for piece, score in vocabulary]
+    exact = [(piece, exact_score(score)) for piece, score in vocabulary]
     backend = Tokenizer(models.Unigram(exact, unk_id=0, byte_fallback=byte_fallback))
     alone = pre_tokenizers.Split(Regex(f"[{alone_characters(split_digits)}]"), behavior="isolated")
     if segment == "plain":
@@ -43,3 +43,8 @@ def to_backend(
     # Not special: decoding with skip_special_tokens=True would delete every line break.
     backend.add_tokens([AddedToken("\n", normalized=False, special=False)])
     return backend
+
+
+def exact_score(score: float) -> float:
+    """The nearest multiple of SCORE_UNIT, with which sums are exact."""
+    return round(score / SCORE_UNIT) * SCORE_UNIT

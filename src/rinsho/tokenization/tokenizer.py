@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -108,8 +108,13 @@ class RinshoTokenizer(TokenizersBackend):
         MeCab and the word cache push each other out of the processor's cache, so they take turns over many texts.
         """
         encode, iterator = self._word_cache().encode, iter(texts)
+        cleans = self._check_clean(clean, segment)
         while batch := list(islice(iterator, BATCH_TEXTS)):
-            yield from map(encode, [self._prepared(text, clean, segment) for text in batch])
+            if cleans:
+                batch = list(map(clean_text, batch))
+            if segment:
+                batch = list(map(self._separator(), batch))
+            yield from map(encode, batch)
 
     def encode_batch_text(
         self, texts: Iterable[str], *, clean: bool | None = None, segment: bool = True
@@ -189,11 +194,15 @@ class RinshoTokenizer(TokenizersBackend):
 
     def _separated(self, cleaned: str) -> str:
         """Cleaned text with U+0020 between words, its spaces as U+2581."""
+        return self._separator()(cleaned)
+
+    def _separator(self) -> Callable[[str], str]:
+        """`_separated`, its dictionaries found and checked."""
         words = self._word_cache()
         if words.separate is None:
             self._check_segmenter()
             words.separate = segmentation.separator(self.user_dictionary)
-        return words.separate(cleaned)
+        return words.separate
 
     def _align(self, text: str, clean: bool | None, segment: bool) -> Aligned:
         separated = self._separated if self.segment_form == "strict" else None

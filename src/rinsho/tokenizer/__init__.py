@@ -23,12 +23,15 @@ class Recipe(Settings):
     vocab_size: int = Field(32_768, ge=300, description="Pieces in all, controls and bytes included (N2.2-4).")
     byte_fallback: bool = Field(True, description="Spell unknown characters in bytes instead of <unk> (N2.2-4).")
     split_digits: bool = Field(True, description="Every digit is a piece of its own, so values stay exact (N2.2-4).")
-    shrinking_factor: float = Field(0.75, gt=0, lt=1, description="Share of pieces kept in each pruning (N2.2-4).")
+    shrinking_factor: float = Field(0.75, ge=0.5, le=0.95, description="Share of pieces kept in each pruning (N2.2-4).")
     max_piece_chars: int = Field(16, ge=1, le=64, description="Longest piece in characters (N2.2-4).")
-    sub_iterations: int = Field(8, ge=1, description="EM rounds between two prunings (N2.2-4).")
+    sub_iterations: int = Field(8, ge=1, le=10, description="EM rounds between two prunings (N2.2-4).")
     min_count: int = Field(2, ge=1, description="Occurrences below which a substring is no candidate (N2.2-4).")
     character_coverage: float = Field(
         0.9999, gt=0, le=1, description="Share of all characters whose kinds get a piece of their own (N2.2-4)."
+    )
+    whole_words_fraction: float = Field(
+        0.75, ge=0, le=1, description="Frequent words among the pieces at least, as a share; 0: Unigram alone (N2.2-4)."
     )
     sources: tuple[str, ...] = Field(
         (), description="Values of `source` to train on; empty for all (the report: Wikipedia and medical, N2.2-4)."

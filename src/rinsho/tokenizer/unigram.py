@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rinsho.errors import UserError
 from rinsho.segmentation import alone_characters
-from rinsho.tokenization.backend import CONTROLS
+from rinsho.tokenization.backend import CONTROLS, SCORE_UNIT, exact_score
 from rinsho.tokenizer.seeds import MAX_SEEDS, seed_pieces
 
 WORD_CHARS = 64  # longer runs are cut: they are noise, and sentencepiece refuses very long lines
@@ -23,7 +23,6 @@ CHARACTER_SHARES = (0.5, 0.75, 1.0)
 # instead of 22) for 1.6645 instead of 1.6639 characters a token of held-out text.
 SEEDS_PER_PIECE = 5
 TRAINER_THREADS = 8  # another number gives other scores, so it is the same on every machine
-HAIR = 1e-4  # more than the backend's rounding, less than any difference that matters
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,8 @@ class Training:
 
 def train(words: Mapping[str, int], training: Training, scratch: Path) -> list[tuple[str, float]]:
     """The vocabulary as (piece, log-probability) in id order, exactly `vocab_size` long; equal counts, equal result.
+
+    Log-probabilities are multiples of SCORE_UNIT, as the backend keeps them.
 
     Stock trainers take candidates from the list of distinct words, so a word that occurs in one form only is never
     a candidate however frequent; ours are all substrings of the word table, weighted by count and length.
@@ -100,7 +101,7 @@ def _with_whole_words(
     """The pieces, likeliest first, with the most frequent words among them in place of the least likely pieces.
 
     Pruning drops a word that its parts explain as well (ので: の, で), which costs a token each time it occurs. It
-    comes back with the sum of its parts as score and a hair more, so it wins over just this spelling of itself, and
+    comes back with the sum of its parts as score and one unit more, so it wins over just this spelling of itself, and
     what other text is spelt with stays as likely as it was. There are as many such words as `whole_words_fraction`
     of the pieces longer than a character, so there is a place for each.
     """
@@ -115,7 +116,7 @@ def _with_whole_words(
     for word in sorted(frequent, key=lambda word: (len(word), word)):  # shorter ones may be parts of longer ones
         parts = _spelt(word, scores, training.max_piece_chars)
         if len(parts) > 1:
-            score = round(sum(scores[part] for part in parts) + HAIR, 6)
+            score = sum(scores[part] for part in parts) + SCORE_UNIT
             del scores[word if word in scores else next(least)]
             scores[word] = score
     return sorted(scores.items(), key=lambda row: (-row[1], row[0]))
@@ -306,7 +307,7 @@ def _sentencepiece(
             ) from None
         raise
     processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
-    return [(processor.id_to_piece(i), round(processor.get_score(i), 6)) for i in range(1, len(processor))]
+    return [(processor.id_to_piece(i), exact_score(processor.get_score(i))) for i in range(1, len(processor))]
 
 
 def _write(path: Path, rows: Iterable[tuple[str, int]]) -> int:

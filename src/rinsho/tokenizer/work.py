@@ -60,7 +60,7 @@ def work(recipe: Recipe, inputs: Sequence[Path], stage: Stage) -> Report:
 
 
 def _lexicon(recipe: Recipe, lists: Sequence[Path], shards: Sequence[Path], stage: Stage) -> Lexicon | None:
-    if not lists:
+    if not lists and not recipe.lexicon.units:
         return None
     texts = sample_texts(shards, recipe.lexicon.check_mb)
     folder = stage.partial / "lexicon"
@@ -91,6 +91,7 @@ def _training(recipe: Recipe) -> unigram.Training:
         min_count=recipe.min_count,
         character_coverage=recipe.character_coverage,
         split_digits=recipe.split_digits,
+        whole_words_fraction=recipe.whole_words_fraction,
     )
 
 
@@ -146,7 +147,7 @@ def _frequent_words(
     recipe: Recipe, counts: Counts, vocabulary: list[tuple[str, float]], stage: Stage
 ) -> dict[str, Any]:
     """How many of the most frequent words are single pieces; the others go to missing_words.tsv with the reason."""
-    most = min(FREQUENT_WORDS, recipe.vocab_size // 2, len(counts.words))
+    most = min(FREQUENT_WORDS, recipe.vocab_size * 5 // 8, len(counts.words))
     missing = unigram.missing_words(counts.words, vocabulary, _training(recipe), most)
     rows = [f"{word}\t{count}\t{reason}\n" for word, count, reason in missing]
     write_atomic(stage.out / "missing_words.tsv", "word\tcount\treason\n" + "".join(rows))

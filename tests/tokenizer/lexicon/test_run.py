@@ -26,7 +26,7 @@ def inputs(tmp_path: Path) -> list[Path]:
 
 
 def test_the_run_folder(inputs: list[Path], tmp_path: Path) -> None:
-    recipe = LexiconSettings(discount=9000)
+    recipe = LexiconSettings(discount=9000, units=False)
     report = run(recipe, inputs, tmp_path / "out")
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"terms.tsv", "user.dic", "left_out.tsv", "report.md", "DONE"} <= names
@@ -54,7 +54,7 @@ def test_without_text_the_report_says_so(inputs: list[Path], tmp_path: Path) -> 
     assert lexicon.numbers["terms_without_entry"] == {"short_hiragana": 1}
     assert lexicon.dictionary == tmp_path / "user.dic"
     inputs[0].write_text("surface\n患者\n", encoding="utf-8")
-    assert build(inputs[:1], LexiconSettings(), tmp_path).dictionary is None
+    assert build(inputs[:1], LexiconSettings(units=False), tmp_path).dictionary is None
     assert not (tmp_path / "user.dic").exists()
 
 

@@ -16,6 +16,7 @@ from rinsho.run import Report, perform
 
 __all__ = ["Lexicon", "LexiconSettings", "Recipe", "Term", "build", "check", "run", "sort_inputs", "split_inputs"]
 
+UNITS = Path(__file__).with_name("units.tsv")
 TABLES = (".csv", ".tsv", ".ttl")  # in a folder; a file that is named may be a .txt as well
 
 
@@ -42,6 +43,7 @@ class LexiconSettings(Settings):
     max_false_merge_fraction: float = Field(
         0.5, ge=0, le=1, description="Share of a short term's occurrences in ordinary text that may be false (N2.2-3)."
     )
+    units: bool = Field(True, description="Units of clinical values such as mg/dL are terms as well (units.tsv).")
     check_mb: float = Field(10.0, gt=0, description="Ordinary text that is looked at for false merges, in MB.")
 
 

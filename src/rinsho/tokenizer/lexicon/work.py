@@ -11,7 +11,7 @@ from typing import Any
 from rinsho.document import shard_paths
 from rinsho.errors import UserError
 from rinsho.run import Report, Stage, write_atomic
-from rinsho.tokenizer.lexicon import Lexicon, LexiconSettings, split_inputs
+from rinsho.tokenizer.lexicon import UNITS, Lexicon, LexiconSettings, split_inputs
 from rinsho.tokenizer.lexicon.dictionary import compile_dictionary, compile_whole, entry_costs, whole_fraction
 from rinsho.tokenizer.lexicon.merges import Checked, check_merges, sample_texts, unchecked_traps
 from rinsho.tokenizer.lexicon.table import Counts, Table, read_table, write_left_out, write_terms
@@ -21,7 +21,7 @@ PRODUCTS = ("terms.tsv", "left_out.tsv", "user.dic")
 
 def build_lexicon(paths: Sequence[Path], settings: LexiconSettings, folder: Path, texts: Iterable[str]) -> Lexicon:
     """See `rinsho.tokenizer.lexicon.build`."""
-    table = read_table(paths, settings)
+    table = read_table([*paths, UNITS] if settings.units else paths, settings)
     costs, not_entered = entry_costs((term.surface for term in table.terms), settings.discount)
     dictionary = folder / "user.dic"
     costs = compile_whole(costs, dictionary, settings.discount)
