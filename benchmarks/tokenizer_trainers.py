@@ -56,6 +56,7 @@ def ours(job: dict[str, Any], scratch: Path) -> Vocabulary:
         min_count=2,
         character_coverage=job["character_coverage"],
         split_digits=job["split_digits"],
+        whole_words_fraction=job["whole_words_fraction"],
     )
     return train(word_counts(job), training, scratch)
 

@@ -29,10 +29,10 @@ HOW = f"""
 Every trainer gets the same segmented lines and vocabulary size, shrinking {SHRINKING_FACTOR}, pieces of up to
 {MAX_PIECE_CHARS} characters, {SUB_ITERATIONS} sub-iterations. In all rows but that of raw lines, U+2581 and `<` are
 split off before training and encoding; "digits split" splits off every digit as well. Rows other than "ours, default"
-have no byte fallback and keep all characters of the training text, as Hugging Face's trainer does (it has neither
-setting). Sentencepiece runs without normalisation, dummy prefix and splits by script and number; it gives fewer
-pieces when it finds no more. Raw lines are at sentencepiece's defaults and encoded without segmentation, so pieces
-cross words: that row is not comparable. Intervals: bootstrap over documents, {RESAMPLES} samples. Seconds run from
+have no byte fallback, keep all characters of the training text and bring no frequent words back after
+pruning (`whole_words_fraction` 0), as Hugging Face's trainer does. Sentencepiece runs without normalisation, dummy prefix
+and splits by script and number; it gives fewer pieces when it finds no more. Raw lines are at sentencepiece's
+defaults and encoded without segmentation, so pieces cross words: that row is not comparable. Intervals: bootstrap over documents, {RESAMPLES} samples. Seconds run from
 reading the lines to the vocabulary, the counting of words included; where a second training is compared, both ran at
 the same time. Two vocabularies are the same when pieces, order and all digits of the scores are."""
 HERE = Path(__file__).resolve().parent
@@ -46,6 +46,7 @@ class Row:
     trainer: str
     split_digits: bool = True
     byte_fallback: bool = False
+    whole_words_fraction: float = 0.0  # Unigram alone
     character_coverage: float = 1.0  # all characters, as Hugging Face's trainer has it
     peer: str = ""
     largest_mb: float = float("inf")
@@ -53,8 +54,16 @@ class Row:
 
 
 SPLIT, FREE = "Hugging Face, digits split", "Hugging Face, digits free"
+DEFAULT = Row(
+    "ours, default (digits split, bytes, whole words)",
+    "ours",
+    byte_fallback=True,
+    whole_words_fraction=0.75,
+    character_coverage=0.9999,
+    peer=SPLIT,
+)
 ROWS = (
-    Row("ours, default (digits split, bytes)", "ours", byte_fallback=True, character_coverage=0.9999, peer=SPLIT),
+    DEFAULT,
     Row("**ours, settings of Hugging Face, digits split**", "ours", peer=SPLIT),
     Row(SPLIT, "hugging_face"),
     Row("ours, settings of Hugging Face, digits free", "ours", split_digits=False, peer=FREE, largest_mb=SMALL_MB),
@@ -94,6 +103,7 @@ def run_trainer(row: Row, files: Sequence[str], folder: Path, options: argparse.
         "sub_iterations": SUB_ITERATIONS,
         "split_digits": row.split_digits,
         "byte_fallback": row.byte_fallback,
+        "whole_words_fraction": row.whole_words_fraction,
         "character_coverage": row.character_coverage,
     }
     (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
