@@ -29,12 +29,13 @@ HOW = f"""
 Every trainer gets the same segmented lines and vocabulary size, shrinking {SHRINKING_FACTOR}, pieces of up to
 {MAX_PIECE_CHARS} characters, {SUB_ITERATIONS} sub-iterations. In all rows but that of raw lines, U+2581 and `<` are
 split off before training and encoding; "digits split" splits off every digit as well. Rows other than "ours, default"
-have no byte fallback, keep all characters of the training text and bring no frequent words back after
-pruning (`whole_words_fraction` 0), as Hugging Face's trainer does. Sentencepiece runs without normalisation, dummy prefix
-and splits by script and number; it gives fewer pieces when it finds no more. Raw lines are at sentencepiece's
-defaults and encoded without segmentation, so pieces cross words: that row is not comparable. Intervals: bootstrap over documents, {RESAMPLES} samples. Seconds run from
-reading the lines to the vocabulary, the counting of words included; where a second training is compared, both ran at
-the same time. Two vocabularies are the same when pieces, order and all digits of the scores are."""
+have no byte fallback, keep all characters of the training text and bring no frequent words back after pruning
+(`whole_words_fraction` 0), as Hugging Face's trainer does. Sentencepiece runs without normalisation, dummy prefix and
+splits by script and number; it gives fewer pieces when it finds no more. Raw lines are at sentencepiece's defaults
+and encoded without segmentation, so pieces cross words: that row is not comparable. Intervals: bootstrap over
+documents, {RESAMPLES} samples. Seconds run from reading the lines to the vocabulary, the counting of words included;
+where a second training is compared, both ran at the same time. Two vocabularies are the same when pieces, order and
+all digits of the scores are."""
 HERE = Path(__file__).resolve().parent
 
 
