@@ -128,6 +128,8 @@ def given_folders(words: Sequence[str]) -> dict[str, Path]:
         name, equals, folder = word.partition("=")
         if not equals or not name.isidentifier() or not folder:
             raise UserError("cannot be read", where=word, expected="NAME=FOLDER, for instance text=data/text")
+        if name in folders:
+            raise UserError("the name is given twice", where=word, expected="a name of its own for every folder")
         folders[name] = Path(folder)
     return folders
 

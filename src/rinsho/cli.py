@@ -145,7 +145,11 @@ def _step(options: argparse.Namespace) -> int:
     from rinsho import chain
 
     section, module, _, _ = STEPS[options.command]
-    plan = chain.resolve(None, options.overrides, {section: module})[0][section]
+    try:
+        plan = chain.resolve(None, options.overrides, {section: module})[0][section]
+    except UserError as error:
+        todo = f"settings and their meaning: rinsho {options.command} --help"
+        raise UserError(error.what, where=error.where, expected=error.expected, todo=todo) from None
     plans, inputs = {section: plan}, {section: options.inputs}
     if options.dry_run:
         return _dry_run(plans, inputs, options.out)

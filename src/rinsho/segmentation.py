@@ -14,7 +14,7 @@ SPACE = "▁"  # U+2581: what a space is while words are separated by spaces (N2
 SENTENCE_CHARS = 512  # MeCab's own limit lies above 500,000 characters, where it ends the process
 
 # A sentence at a time, so that the words of one do not depend on its neighbours, nor a prompt's on its length.
-_SENTENCES = re.compile(rf"[^。\n]{{1,{SENTENCE_CHARS}}}。?|[。\n]")
+SENTENCES = re.compile(rf"[^。\n]{{1,{SENTENCE_CHARS}}}。?|[。\n]")
 
 
 def alone_characters(split_digits: bool) -> str:
@@ -45,7 +45,7 @@ def separated(text: str, user_dictionary: Path | None = None) -> str:
 def separator(user_dictionary: Path | None = None) -> Callable[[str], str]:
     """`separated` for many texts: the dictionary is looked for once."""
     parse = tagger(*_key(user_dictionary)).parse
-    find = _SENTENCES.findall
+    find = SENTENCES.findall
 
     def separate(text: str) -> str:
         if len(text) <= SENTENCE_CHARS and "\n" not in text and text.find("。") in (-1, len(text) - 1):
@@ -109,10 +109,15 @@ def _check_dictionary(path: str) -> None:
             expected="user.dic beside tokenizer.json",
             todo="copy the whole tokenizer folder",
         )
-    if any(char in path for char in ',"\\'):  # MeCab reads a comma as a list of dictionaries
+    check_path(path)
+
+
+def check_path(path: str) -> None:
+    """Raises a `UserError` for a path at which MeCab opens no dictionary: it reads a comma as a list of files."""
+    if any(char in path for char in ',"\\'):
         raise UserError(
-            "MeCab cannot open a dictionary at this path",
+            "MeCab cannot open a dictionary at such a path",
             where=path,
             expected="a path without comma, quotation mark or backslash",
-            todo="move the folder",
+            todo="move the folder or choose another --out",
         )

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -24,6 +23,7 @@ from rinsho.document import shard_paths, training_folder
 from rinsho.errors import UserError
 from rinsho.files import atomic_folder, file_hash
 from rinsho.packing import Ints
+from rinsho.run import read_done
 from rinsho.token_pieces import (
     NO_COPIES,
     Copying,
@@ -153,7 +153,7 @@ def write_tokens(
 
         fingerprint = fingerprint_of(tokenizer)
     about = _settings(fingerprint, len(ready), copying, selection)
-    pieces = [scratch / f"{number:05d}" for number in range(len(shards))]
+    pieces = [scratch / _key(about) / f"{number:05d}" for number in range(len(shards))]
     if not (folder / MANIFEST).exists():
         jobs = [Job(shard, piece, tokenizer, copying, selection) for shard, piece in zip(shards, pieces, strict=True)]
         make_pieces(jobs, ready, workers, label, tally or Tally())
@@ -166,10 +166,7 @@ def write_tokens(
             expected="the same tokenizer and settings",
             todo="delete the folder to make it anew",
         )
-    for piece in pieces:
-        shutil.rmtree(piece, ignore_errors=True)
-    with suppress(OSError):  # not there, or not empty
-        scratch.rmdir()
+    shutil.rmtree(scratch, ignore_errors=True)
     return made
 
 
@@ -218,11 +215,29 @@ def verify_tokens(folder: Path) -> None:
 
 def is_encoded(path: Path) -> bool:
     """Whether a path is an encoded corpus, or one token folder, and not a corpus."""
-    return (path / MANIFEST).is_file() or (path / TRAIN / MANIFEST).is_file()
+    return any((folder / MANIFEST).is_file() for folder in (path, path / TRAIN)) or bool(_products(path))
+
+
+def _products(path: Path) -> list[str]:
+    """What the run that encoded a corpus left, by its DONE; nothing of any other folder."""
+    names = list((read_done(path) or {"products": {}})["products"])
+    return names if f"{TRAIN}/{MANIFEST}" in names else []
 
 
 def token_folders(path: Path) -> list[Path]:
-    """The token folders of an encoded corpus: for training and, if there is one, for validation."""
+    """The token folders of an encoded corpus: for training and, if there is one, for validation.
+
+    Raises:
+        UserError: a file is missing.
+    """
+    for name in _products(path):
+        if not (path / name).is_file():
+            raise UserError(
+                f"{name} is missing from the token files",
+                where=path,
+                expected="everything that rinsho tokenizer encode wrote",
+                todo="copy the whole folder again, or encode the corpus again",
+            )
     if (path / MANIFEST).is_file():
         return [path]
     return [path / TRAIN] + ([path / VALIDATION] if (path / VALIDATION / MANIFEST).is_file() else [])
@@ -306,8 +321,13 @@ def _settings(fingerprint: str, vocab_size: int, copying: Copying, selection: Se
     }
 
 
+def _key(about: Mapping[str, Any]) -> str:
+    """A folder name: pieces that an interrupted run made in another way are not taken over."""
+    return blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
 def _join(pieces: Sequence[Path], folder: Path, about: Mapping[str, Any]) -> None:
-    """Makes the folder; memory holds the offsets, nothing else that grows with the text."""
+    """Makes the folder; memory holds the offsets, and the names of the sources of all shards."""
     records = [json.loads((piece / "piece.json").read_text(encoding="utf-8")) for piece in pieces]
     sums = {key: sum(record[key] for record in records) for key in SUMS}
     offsets = np.zeros(sums["documents"] + 1, np.int64)

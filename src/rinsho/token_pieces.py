@@ -70,7 +70,7 @@ class Selection:
 
     def __call__(self, document: Document) -> bool:
         """Whether the document is taken."""
-        return (share(f"{self.seed}:validation:{document.id}") < self.fraction) == self.inside
+        return (share(f"{self.seed}:validation:{printable_name(document.id)}") < self.fraction) == self.inside
 
 
 @dataclass(frozen=True)
@@ -256,7 +256,7 @@ class _Encoder:
             yield document, self._whole(document, self._array(ids))
 
     def _whole(self, document: Document, ids: Ids) -> Ids:
-        key = f"{self.copying.seed}:copy:{document.id}"
+        key = f"{self.copying.seed}:copy:{printable_name(document.id)}"
         copies: list[Ids] = []
         if len(self.lead) and len(ids) > COPY_TOKENS[1] and share(key) < self.copying.fraction:
             draw = random.Random(key)

@@ -209,7 +209,7 @@ def test_alignment_gives_the_raw_form() -> None:
         (rules.unify_choonpu, "03ー1234ー(5) アーA Bー1", "03-1234-(5) アーA B-1"),
         (rules.tidy_white_space, "  a   b \n\n\n\n c ", "a b\n\nc"),
         (rules.reduce_repetition, "痛いいいいい！！！！！ 00000 ----", "痛いいい！！！ 00000 ----"),
-        (rules.remove_personal, "a@example.jp #頭痛 03-1234-5678", ""),
+        (rules.remove_personal, "連絡 a@example.jp #頭痛 03-1234-5678", "連絡"),
         (rules.set_space, "a b", "a b"),
     ],
 )
@@ -252,10 +252,12 @@ def test_space_of_the_tokenizer() -> None:
         ("#高血圧\n#2型糖尿病\n#心不全 BNP上昇", "#高血圧\n#2型糖尿病\n#心不全 BNP上昇"),  # one at the start of a line
         ("# 高血圧\n#1 肺炎 #2 喘息\n＃３．咳\n#1-2\n# 1.", "# 高血圧\n#1 肺炎 #2 喘息\n#3.咳\n#1-2\n# 1."),
         ("##　Ｔ　糖尿病　＃＃　Ｔ　貧血\n縦隔リンパ節#4R", "## T 糖尿病 ## T 貧血\n縦隔リンパ節#4R"),
-        ("#頭痛 #つらい", ""),
+        ("#頭痛 #つらい", "#頭痛 #つらい"),
+        ("【プロブレム】#心不全 #CKD", "【プロブレム】#心不全 #CKD"),
+        ("#DM,#HT\n現病歴", "#DM,#HT\n現病歴"),
         ("頭が痛い #頭痛\n痛い日#禁酒 #節酒", "頭が痛い\n痛い日"),
-        ("@hanako #頭痛", ""),
-        ("https://example.jp/a #頭痛", ""),
+        ("@hanako 疲れた #頭痛", "疲れた"),
+        ("詳細 https://example.jp/a #頭痛", "詳細"),
         ("#頭痛 がひどい(#1参照)", "#頭痛 がひどい(#1参照)"),
     ],
 )

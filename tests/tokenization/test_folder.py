@@ -237,3 +237,21 @@ def test_folders_without_a_tokenizer_are_refused(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(UserError, match="no rinsho tokenizer"):
             load(folder)
+
+
+def test_files_of_two_tokenizers_in_one_folder_are_refused(
+    strict_folder: Path, plain_folder: Path, tmp_path: Path
+) -> None:
+    mixed = tmp_path / "mixed"
+    shutil.copytree(strict_folder, mixed)
+    shutil.copy(plain_folder / "tokenizer.json", mixed)
+    with pytest.raises(UserError, match="not of the same tokenizer"):
+        load(mixed)
+    other = wrap([*vocabulary()[:-1], ("彁", -9.0)], segment="strict")
+    other.save_pretrained(tmp_path / "other")
+    shutil.copy(tmp_path / "other" / "tokenizer.json", mixed)
+    with pytest.raises(UserError, match="not of the same tokenizer"):
+        load(mixed)
+    (mixed / "tokenizer.json").write_text("{half a fi")
+    with pytest.raises(UserError, match="no rinsho tokenizer"):
+        load(mixed)

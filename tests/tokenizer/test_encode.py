@@ -107,14 +107,14 @@ run(EncodeRecipe.model_validate_json(sys.argv[1]), [Path(name) for name in sys.a
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     assert subprocess.run(arguments, check=False, capture_output=True, env=environment).returncode == -signal.SIGKILL
     assert not (out / "DONE").exists()
-    finished = {path.name for path in (out / "partial" / "pieces" / "train").glob("0*")}
+    finished = {path.name for path in (out / "partial" / "pieces" / "train").glob("*/0*")}
     assert finished
     assert "00003" not in finished
     again: list[str] = []
     real = token_pieces.encode_shard
 
     def seen(job: token_pieces.Job, count: token_pieces.Count) -> token_pieces.Encoded:
-        if job.piece.parent.name == "train":
+        if job.piece.parent.parent.name == "train":
             again.append(job.piece.name)
         return real(job, count)
 
@@ -204,3 +204,10 @@ def test_the_step_opens_without_numpy() -> None:
     code = f"import sys, {encode.__name__}; print([name for name in ('numpy', 'transformers') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_copy_without_its_held_out_part_is_refused(tokenizer_folder: Path, corpus: Path, tmp_path: Path) -> None:
+    run(RECIPE, [tokenizer_folder, corpus], tmp_path / "out")
+    (tmp_path / "out" / "validation" / "tokens.json").unlink()
+    with pytest.raises(UserError, match=r"validation/tokens\.json is missing"):
+        open_encoded([tmp_path / "out"])

@@ -1,6 +1,7 @@
 """rinsho.tokenizer.unigram and seeds: exact candidates, exactly as many pieces, every frequent word among them."""
 
 import itertools
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from rinsho.errors import UserError
 from rinsho.tokenizer import seeds, unigram
 from rinsho.tokenizer.seeds import seed_pieces
-from rinsho.tokenizer.unigram import Training, missing_words, most_frequent, odd_pieces, train
+from rinsho.tokenizer.unigram import Training, missing_words, most_frequent, train
 
 TRAINING = Training(
     vocab_size=560,
@@ -134,7 +135,8 @@ def test_the_vocabulary_has_exactly_the_wanted_pieces(vocabulary: list[tuple[str
     assert len(pieces) == len(set(pieces)) == 560
     assert pieces[: len(TRAINING.fixed)] == TRAINING.fixed
     assert max(map(len, pieces[4 + 256 :])) <= 16
-    assert not odd_pieces(vocabulary, TRAINING)
+    assert not [piece for piece, _ in vocabulary if piece not in TRAINING.fixed and odd(piece)]
+    assert odd("\u3099か") and odd("a b") and not odd("肺炎")
     trained = vocabulary[len(TRAINING.fixed) :]
     scores = [score for _, score in trained]
     assert scores == sorted(scores, reverse=True)
@@ -244,3 +246,13 @@ def test_no_words_and_too_few_words(tmp_path: Path) -> None:
 def test_what_the_trainer_refuses_is_said_before(tmp_path: Path, changed: dict[str, float]) -> None:
     with pytest.raises(UserError, match=f"tokenizer.{next(iter(changed))}: it is"):
         train(WORDS, replace(TRAINING, **changed), tmp_path)  # type: ignore[arg-type]
+
+
+def odd(piece: str) -> bool:
+    """A control character, white space, half a surrogate pair, or a mark first that belongs to the character before."""
+    kinds = [unicodedata.category(char) for char in piece]
+    return (
+        not piece
+        or any(kind in ("Cc", "Cs", "Zs", "Zl", "Zp") for kind in kinds)
+        or (len(piece) > 1 and kinds[0] in ("Mn", "Mc", "Me"))
+    )

@@ -250,17 +250,17 @@ _ZEROS = re.compile(rb"\0*")
 _STAYS = re.compile(r"[0-9\s]")
 REPETITION = Step("repetition", re.compile(r"([^0-9\s])\1{4,}"), r"\1\1\1", fast=shorten_repetition)
 
-# An unnumbered problem list looks like hashtags: the only one of a line, at its start, is an entry; others are tags.
-_TAG_MARK = r"#(?<![A-Za-z0-9&/#]#)"
-_TAG = re.compile(rf"{_TAG_MARK}(?=[^\W\d_])(?m:(?<!^#)|(?=[^\n#]*+{_TAG_MARK}[^\W\d_]))\w++")
-TAG = Step(
-    "tag",
-    _TAG,
-    " ",
-    ("#",),
-    anchors=(_TAG,),
-    needs=("#",),
-)
+# A problem list without numbers looks like hashtags (#糖尿病 #高血圧). A line that begins with one, or has the first
+# right behind a heading (【プロブレム】#心不全), is a list and stays: a diagnosis lost costs more than a tag kept.
+_TAG = re.compile(r"#(?<![A-Za-z0-9&/#]#)(?=[^\W\d_])\w++")
+_PROBLEM_LIST = re.compile(r"\s*#|[^#]*[】:]\s*#")
+
+
+def _may_hold_tags(line: str) -> bool:
+    return "#" in line and _PROBLEM_LIST.match(line) is None
+
+
+TAG = Step("tag", _TAG, " ", test=_may_hold_tags, anchors=(_TAG,), needs=("#",))
 LAST_RESORT = Step("last_resort", re.compile("[^ぁ-ゖァ-ヺ㐀-䶿一-鿿。、\n]+"), "")
 ROUNDS = 8  # removing something may bring together another address; hostile text could do so without end
 

@@ -25,8 +25,9 @@ def to_backend(
     `strict` takes words separated by U+0020 (spaces as U+2581), which only rinsho can prepare. `plain` takes cleaned
     text as it is, so its file is complete by itself for any program that reads `tokenizer.json`.
 
-    Scores are rounded to multiples of SCORE_UNIT. So their sums are exact, and of two equally good ways to spell a
-    text the same one wins wherever the text stands: a word alone and within a line has the same pieces.
+    Scores are rounded to multiples of SCORE_UNIT. So their sums are exact (scores of real pieces lie above -90),
+    and of two equally good ways to spell a text the same one wins wherever the text stands: a word alone and within
+    a line has the same pieces.
 
     Source: N2.2-4.
     """

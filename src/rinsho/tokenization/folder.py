@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ from transformers import AddedToken
 
 from rinsho import chat, segmentation
 from rinsho.errors import UserError
+from rinsho.files import file_hash
 from rinsho.tokenization.backend import UNKNOWN, Form, to_backend
-from rinsho.tokenization.tokenizer import REMOTE_MODULE, RinshoTokenizer, blake2b
+from rinsho.tokenization.tokenizer import REMOTE_MODULE, RinshoTokenizer
 
 
 def load(folder: Path | str, *, clean: bool | None = None) -> RinshoTokenizer:
@@ -28,7 +29,8 @@ def load(folder: Path | str, *, clean: bool | None = None) -> RinshoTokenizer:
     folder = Path(folder)
     try:
         config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-        ours = config.get("tokenizer_class") == "RinshoTokenizer" and (folder / "tokenizer.json").is_file()
+        ours = config.get("tokenizer_class") == "RinshoTokenizer"
+        content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8")) if ours else {}
     except (OSError, ValueError):
         ours = False
     if not ours:
@@ -37,6 +39,15 @@ def load(folder: Path | str, *, clean: bool | None = None) -> RinshoTokenizer:
             where=folder,
             expected="a folder with tokenizer.json and tokenizer_config.json written by rinsho tokenizer",
             todo="check the path, or train one with rinsho tokenizer",
+        )
+    if config.get("vocabulary_blake2b") != _vocabulary_hash(content) or (config.get("segment") == "plain") != bool(
+        content.get("normalizer")
+    ):
+        raise UserError(
+            "tokenizer.json and tokenizer_config.json are not of the same tokenizer",
+            where=folder,
+            expected="a folder as rinsho tokenizer wrote it",
+            todo="copy the whole folder again",
         )
     settings: dict[str, Any] = {} if clean is None else {"clean": clean}
     tokenizer: RinshoTokenizer = RinshoTokenizer.from_pretrained(str(folder), local_files_only=True, **settings)
@@ -57,8 +68,9 @@ def wrap(
     gives cleaned text the same ids in any program that reads such files.
     """
     strict = segment == "strict"
+    backend = to_backend(vocabulary, byte_fallback, split_digits, segment)
     return RinshoTokenizer(  # type: ignore[no-untyped-call]
-        tokenizer_object=to_backend(vocabulary, byte_fallback, split_digits, segment),
+        tokenizer_object=backend,
         bos_token=chat.BEGIN,
         eos_token=chat.END,
         pad_token=chat.END,
@@ -69,10 +81,17 @@ def wrap(
         clean=True,
         segment=segment,
         split_digits=split_digits,
+        vocabulary_blake2b=_vocabulary_hash(json.loads(backend.to_str())),
         segmenter=segmentation.dictionary_version() if strict else None,
         user_dic=str(user_dictionary) if strict and user_dictionary else None,
-        user_dic_blake2b=blake2b(user_dictionary.read_bytes()) if strict and user_dictionary else None,
+        user_dic_blake2b=file_hash(user_dictionary) if strict and user_dictionary else None,
     )
+
+
+def _vocabulary_hash(content: Mapping[str, Any]) -> str:
+    """Of the pieces and scores in a `tokenizer.json`."""
+    pieces = json.dumps(content.get("model", {}).get("vocab"))
+    return hashlib.blake2b(pieces.encode(), digest_size=16).hexdigest()
 
 
 def add_chat_tokens(tokenizer: RinshoTokenizer) -> int:
@@ -90,7 +109,8 @@ def add_chat_tokens(tokenizer: RinshoTokenizer) -> int:
 def fingerprint(tokenizer: RinshoTokenizer | Path | str) -> str:
     """32 hex digits that are equal only when two tokenizers give every text the same ids.
 
-    The form, cleaning and the MeCab dictionaries count. Chat tokens do not (no text ever becomes one), so a base
+    The form, whether texts are cleaned and the MeCab dictionaries count; not the rules of cleaning, which belong to the
+    version of rinsho. Chat tokens do not (no text ever becomes one), so a base
     model's token files fit its instruct model.
     """
     if not isinstance(tokenizer, RinshoTokenizer):
@@ -101,5 +121,5 @@ def fingerprint(tokenizer: RinshoTokenizer | Path | str) -> str:
     parts["clean"] = tokenizer.cleans
     parts["segment"] = [tokenizer.segment_form, tokenizer.init_kwargs.get("segmenter"), tokenizer.split_digits]
     path = tokenizer.user_dictionary
-    parts["user_dic"] = blake2b(path.read_bytes()) if path is not None else None
+    parts["user_dic"] = file_hash(path) if path is not None else None
     return hashlib.blake2b(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode(), digest_size=16).hexdigest()

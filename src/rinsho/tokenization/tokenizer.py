@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -15,7 +13,7 @@ from transformers import AddedToken, BatchEncoding, TokenizersBackend
 
 from rinsho import chat, segmentation
 from rinsho.errors import UserError
-from rinsho.files import write_atomic
+from rinsho.files import file_hash, write_atomic
 from rinsho.text import clean as clean_text
 from rinsho.tokenization import chat_ids
 from rinsho.tokenization.calling import Options, call
@@ -24,6 +22,7 @@ from rinsho.tokenization.words import Words, token_dtype
 
 USER_DICTIONARY = "user.dic"
 BATCH_TEXTS = 256
+BATCH_CHARACTERS = 1_000_000
 REMOTE_MODULE = "tokenization_rinsho"
 _REMOTE_CODE = '''"""Opens this tokenizer where the rinsho package is installed but was not imported."""
 
@@ -107,14 +106,11 @@ class RinshoTokenizer(TokenizersBackend):
 
         MeCab and the word cache push each other out of the processor's cache, so they take turns over many texts.
         """
-        encode, iterator = self._word_cache().encode, iter(texts)
+        encode = self._word_cache().encode
         cleans = self._check_clean(clean, segment)
-        while batch := list(islice(iterator, BATCH_TEXTS)):
-            if cleans:
-                batch = list(map(clean_text, batch))
-            if segment:
-                batch = list(map(self._separator(), batch))
-            yield from map(encode, batch)
+        for batch in _batches(texts):
+            cleaned = list(map(clean_text, batch)) if cleans else batch
+            yield from map(encode, list(map(self._separator(), cleaned)) if segment else cleaned)
 
     def encode_batch_text(
         self, texts: Iterable[str], *, clean: bool | None = None, segment: bool = True
@@ -127,8 +123,8 @@ class RinshoTokenizer(TokenizersBackend):
     ) -> tuple[list[int], list[tuple[int, int]]]:
         """The ids of a text and, for each, the half-open range of characters of the *raw* text it came from.
 
-        Ranges never fall and never overlap, but tokens made from one raw character (the bytes of a rare one, the
-        parts of ㎎) all have its range. What cleaning removed lies in no range.
+        Ranges never fall, and overlap only in a raw character that became several (㎎) or is spelt in bytes: every
+        token with a part of it has all of it. What cleaning removed lies in no range.
         """
         aligned = self._align(text, clean, segment)
         return aligned.ids, aligned.ranges
@@ -226,7 +222,7 @@ class RinshoTokenizer(TokenizersBackend):
             )
         digest = self.init_kwargs.get("user_dic_blake2b")
         path = self.user_dictionary
-        if digest is not None and (path is None or not path.is_file() or blake2b(path.read_bytes()) != digest):
+        if digest is not None and (path is None or not path.is_file() or file_hash(path) != digest):
             raise UserError(
                 "the user dictionary is missing or not the one of the training",
                 where=path or self.name_or_path,
@@ -253,12 +249,20 @@ class RinshoTokenizer(TokenizersBackend):
         return call(self, text, text_pair, Options.of(kwargs))
 
 
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    characters = 0
+    for text in texts:
+        batch.append(text)
+        characters += len(text)
+        if len(batch) == BATCH_TEXTS or characters >= BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
 def _as_dictionaries(conversation: Sequence[Any]) -> list[Any]:
     if chat_ids.is_batch(conversation):
         return [_as_dictionaries(each) for each in conversation]
     return [{"role": m.role, "content": m.content} for m in chat.messages_from(conversation)]
-
-
-def blake2b(data: bytes) -> str:
-    """32 hex digits of bytes."""
-    return hashlib.blake2b(data, digest_size=16).hexdigest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field
 
@@ -36,7 +37,7 @@ class Recipe(Settings):
     sources: tuple[str, ...] = Field(
         (), description="Values of `source` to train on; empty for all (the report: Wikipedia and medical, N2.2-4)."
     )
-    source_weights: dict[str, float] = Field(
+    source_weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
         {}, description="How often a source's words count; 1 for those not named, 0 leaves one out (N2.2-4)."
     )
     max_words: int = Field(

@@ -9,17 +9,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import zip_longest
-from math import isfinite, lcm
+from math import lcm
 from pathlib import Path
 
-from rinsho.document import Document, byte_length, read_documents
+import rinsho
+from rinsho.document import Broken, Document, byte_length, printable_name, read_documents
 from rinsho.errors import UserError
+from rinsho.files import file_hash
 from rinsho.run import Stage, write_atomic
-from rinsho.segmentation import separated
+from rinsho.segmentation import dictionary_version, separated
 from rinsho.text import clean
 from rinsho.tokenizer.word_runs import OPEN_FILES, merge_runs, merged, write_run
 from rinsho.workers import Count, run_jobs, stop_if_orphan
@@ -51,7 +53,7 @@ class Selection:
 
     def part(self, document: Document) -> str | None:
         """`train`, `heldout` or None, by seed and document id: the same in any shard and any order."""
-        if self.sources and document.meta.get("source") not in self.sources:
+        if self.sources and source_name(document) not in self.sources:
             return None
         if self.weights and self.weight(document) == 0:
             return None
@@ -62,7 +64,7 @@ class Selection:
 
     def weight(self, document: Document) -> float:
         """How often the words of this document count."""
-        return self.weights.get(str(document.meta.get("source")), 1.0)
+        return self.weights.get(source_name(document), 1.0)
 
     @property
     def kinds(self) -> list[float]:
@@ -87,6 +89,7 @@ class Counts:
     documents: int = 0
     text_bytes: int = 0
     broken: int = 0
+    broken_first: list[str] = field(default_factory=list)  # where and why, the first of each shard
     sources: Counter[str] = field(default_factory=Counter)
     total_words: int = 0
     distinct_words: int = 0
@@ -123,10 +126,11 @@ def count_corpus(
     `max_words` words the rarest are left out, those of equal count together.
 
     Raises:
-        UserError: a shard is damaged, or a weight is no number from 0 on.
+        UserError: a shard is damaged.
     """
-    _check_weights(selection.weights)
-    jobs = _jobs(shards, stage.partial, selection, user_dictionary)
+    folder = stage.partial / f"counts-{_segmentation(user_dictionary)}"
+    folder.mkdir(exist_ok=True)
+    jobs = _jobs(shards, folder, selection, user_dictionary)
     missing = [job for job in jobs if not job.piece.exists()]
     missing.sort(key=lambda job: (-job.path.stat().st_size // job.parts, job.shard, job.part))
     size_bytes = 0
@@ -140,18 +144,24 @@ def count_corpus(
         for _ in run_jobs(_count_shard, missing, workers, count, where="tokenizer.workers"):
             progress.update()
     pieces = [json.loads(job.piece.read_text(encoding="utf-8")) for job in jobs]
-    runs = [stage.partial / name for piece in pieces for name in piece["runs"]]
+    runs = [folder / name for piece in pieces for name in piece["runs"]]
     total = Counts()
     for piece in pieces:
         total.sources.update(piece["sources"])
         total.documents += piece["documents"]
         total.text_bytes += piece["text_bytes"]
         total.broken += piece["broken"]
+        total.broken_first += piece["broken_first"]
     stage.log(f"merging {len(runs)} runs of words")
-    news = _load(_few(runs, stage.partial, workers), selection.kinds, max_words, total)
+    news = _load(_few(runs, folder, workers), selection.kinds, max_words, total)
     ends = {order: end for job, piece in zip(jobs, pieces, strict=True) if not job.part for order, end in piece["ends"]}
     total.growth = _growth(ends, news)
     return total
+
+
+def source_name(document: Document) -> str:
+    """The source of a document as recipes name it."""
+    return printable_name(str(document.meta.get("source")))
 
 
 def text_bytes(shards: Sequence[Path], selection: Selection) -> int:
@@ -164,8 +174,8 @@ def text_bytes(shards: Sequence[Path], selection: Selection) -> int:
     )
 
 
-def heldout_texts(shards: Sequence[Path], selection: Selection, limit_mb: float) -> Iterator[tuple[str, str]]:
-    """(id, text) of held-out documents, an equal share of the limit from every shard."""
+def heldout_documents(shards: Sequence[Path], selection: Selection, limit_mb: float) -> Iterator[Document]:
+    """Held-out documents, an equal share of the limit from every shard."""
     for path in shards:
         left = limit_mb * 1e6 / len(shards)
         for document in read_documents(path, on_broken=lambda _: None):
@@ -173,25 +183,26 @@ def heldout_texts(shards: Sequence[Path], selection: Selection, limit_mb: float)
                 break
             if selection.part(document) == "heldout":
                 left -= byte_length(document.text)
-                yield document.id, document.text
+                yield document
 
 
-def check_sources(counts: Counts, sources: Sequence[str]) -> None:
-    """Raises a `UserError` when a wanted source is nowhere in the corpus."""
+def check_sources(counts: Counts, sources: Iterable[str], setting: str) -> None:
+    """Raises a `UserError` when a source that a setting names is nowhere in the corpus."""
     absent = [source for source in sources if not counts.sources[source]]
     if absent:
         raise UserError(
             f"no document has the source {', '.join(absent)}",
-            where="tokenizer.sources",
-            expected="some of " + ", ".join(sorted(counts.sources)[:20]),
-            todo="correct the recipe or leave sources empty for all",
+            where=f"tokenizer.{setting}",
+            expected="some of " + ", ".join(sorted(counts.sources)[:20]) + " (None: documents without a source)",
+            todo="correct the recipe or leave the setting empty",
         )
 
 
-def _check_weights(weights: Mapping[str, float]) -> None:
-    for source, weight in weights.items():
-        if not (isfinite(weight) and weight >= 0):
-            raise UserError(f"{source} has the weight {weight}", where="tokenizer.source_weights", expected="0 or more")
+def _segmentation(user_dictionary: Path | None) -> str:
+    """What decides the words of a text: counts of an interrupted run that were made with another are not taken over."""
+    own = file_hash(user_dictionary) if user_dictionary else ""
+    parts = f"{rinsho.__version__} {dictionary_version()} {own}"
+    return hashlib.blake2b(parts.encode(), digest_size=8).hexdigest()
 
 
 def _jobs(shards: Sequence[Path], folder: Path, selection: Selection, user_dictionary: Path | None) -> list[Job]:
@@ -200,7 +211,7 @@ def _jobs(shards: Sequence[Path], folder: Path, selection: Selection, user_dicti
         # By size alone: what an interrupted run has counted must fit whatever the number of workers is now.
         parts = 1 if path.name.endswith(".txt") else min(MAX_PARTS, path.stat().st_size // PART_BYTES + 1)
         for part in range(parts):
-            piece = folder / f"counts-{number:05d}-{part}.json"
+            piece = folder / f"{number:05d}-{part}.json"
             jobs.append(Job(path, piece, selection, user_dictionary, number, part, parts))
     return jobs
 
@@ -208,13 +219,14 @@ def _jobs(shards: Sequence[Path], folder: Path, selection: Selection, user_dicti
 def _count_shard(job: Job, count: Count) -> None:
     tally = _Tally(job)
 
-    def on_broken(_: object) -> None:
+    def on_broken(record: Broken) -> None:
         tally.broken += 1
+        tally.broken_first = tally.broken_first or [f"{Path(record.where).name} ({record.reason})"]
 
     for number, document in enumerate(read_documents(job.path, on_broken=on_broken)):
         mine = number % job.parts == job.part
         if mine:
-            tally.sources[str(document.meta.get("source"))] += 1
+            tally.sources[source_name(document)] += 1
         if job.selection.part(document) == "train":
             before = tally.position
             tally.move(byte_length(document.text))
@@ -234,6 +246,7 @@ class _Tally:
     def __init__(self, job: Job) -> None:
         self.job, self.kinds = job, job.selection.kinds
         self.position = self.documents = self.text_bytes = self.broken = 0
+        self.broken_first: list[str] = []
         self.sources: Counter[str] = Counter()
         self._order = job.shard * SLOTS
         self._ends: dict[int, int] = {}
@@ -268,6 +281,7 @@ class _Tally:
             "documents": self.documents,
             "text_bytes": self.text_bytes,
             "broken": 0 if self.job.part else self.broken,
+            "broken_first": [] if self.job.part else self.broken_first,
             "sources": dict(sorted(self.sources.items())),
             "ends": sorted(self._ends.items()),
             "runs": self._runs,

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 Point = tuple[float, int]  # MB of text read, distinct words in it
 
 WIDTH, HEIGHT = 720, 360
-LEFT, RIGHT, TOP, BOTTOM = 70, 20, 16, 48
+LEFT, RIGHT, TOP, BOTTOM = 70, 36, 28, 48
 AHEAD_MB = (1e3, 1e4, 1e5)
 FIT_FROM = 0.05  # the law holds for much text: points below this share of the whole are left out where others remain
 # Peak memory of counting and training, by distinct word: 2.2 GiB for 4 million, of which the table takes 0.5 GiB.

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import io
 import re
-import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import nsmallest
 from pathlib import Path
@@ -22,6 +21,8 @@ CHARACTER_SHARES = (0.5, 0.75, 1.0)
 # More candidates take longer and end no better: on 360 MB 31 a piece took three times as long (64 s of processor time
 # instead of 22) for 1.6645 instead of 1.6639 characters a token of held-out text.
 SEEDS_PER_PIECE = 5
+# What clinical notes write values and findings with has a piece wherever it occurs at all.
+CLINICAL_MARKS = "±×÷≦≧≒°℃‰μΩαβγδφ♂♀→←↑↓↔■□●○◎◇△▲▽▼※★☆"
 TRAINER_THREADS = 8  # another number gives other scores, so it is the same on every machine
 
 
@@ -46,10 +47,13 @@ class Training:
         return [*CONTROLS, *bytes_, *alone_characters(self.split_digits)]
 
 
-def train(words: Mapping[str, int], training: Training, scratch: Path) -> list[tuple[str, float]]:
+def train(
+    words: Mapping[str, int], training: Training, scratch: Path, always: Collection[str] = ()
+) -> list[tuple[str, float]]:
     """The vocabulary as (piece, log-probability) in id order, exactly `vocab_size` long; equal counts, equal result.
 
-    Log-probabilities are multiples of SCORE_UNIT, as the backend keeps them.
+    Log-probabilities are multiples of SCORE_UNIT, as the backend keeps them. Words in `always` become single pieces
+    like the most frequent ones, however rare they are (not with a `whole_words_fraction` of 0).
 
     Stock trainers take candidates from the list of distinct words, so a word that occurs in one form only is never
     a candidate however frequent; ours are all substrings of the word table, weighted by count and length.
@@ -73,7 +77,7 @@ def train(words: Mapping[str, int], training: Training, scratch: Path) -> list[t
         wanted = training.vocab_size - len(training.fixed) - len(unseen)
         pieces = _most_pieces(parts, training, wanted, scratch)
         if len(pieces) == wanted:
-            ordered = _with_whole_words(pieces, words, training)
+            ordered = _with_whole_words(pieces, words, training, always)
             rare = ordered[-1][1] - 1
             return [(piece, 0.0) for piece in training.fixed] + ordered + [(char, rare) for char in unseen]
         possible = len(pieces) + len(training.fixed) + len(unseen)
@@ -96,7 +100,7 @@ def _check(training: Training) -> None:
 
 
 def _with_whole_words(
-    pieces: list[tuple[str, float]], words: Mapping[str, int], training: Training
+    pieces: list[tuple[str, float]], words: Mapping[str, int], training: Training, always: Collection[str] = ()
 ) -> list[tuple[str, float]]:
     """The pieces, likeliest first, with the most frequent words among them in place of the least likely pieces.
 
@@ -107,10 +111,9 @@ def _with_whole_words(
     """
     scores = dict(sorted(pieces, key=lambda row: (-row[1], row[0])))
     most = int(training.whole_words_fraction * sum(len(piece) > 1 for piece in scores))
+    chosen = [*always, *most_frequent(words, most)][:most]
     frequent = {
-        word
-        for word in most_frequent(words, most)
-        if len(word) <= training.max_piece_chars and all(char in scores for char in word)
+        word for word in chosen if len(word) <= training.max_piece_chars and all(char in scores for char in word)
     }
     least = iter([piece for piece in reversed(scores) if len(piece) > 1 and piece not in frequent])
     for word in sorted(frequent, key=lambda word: (len(word), word)):  # shorter ones may be parts of longer ones
@@ -155,29 +158,6 @@ def most_frequent(words: Mapping[str, int], most: int) -> list[str]:
     return nsmallest(most, words, key=lambda word: (-words[word], word))
 
 
-def odd_pieces(vocabulary: Sequence[tuple[str, float]], training: Training) -> list[str]:
-    r"""Trained pieces that no cleaned text should give.
-
-    They hold a control character, white space or half a surrogate pair, or begin with a mark that belongs to the
-    character before.
-
-    >>> training = Training(300, True, 0.75, 8, 16, 2, 1.0, True)
-    >>> odd_pieces([("\n", 0.0), ("肺炎", -1.0), ("\u3099か", -2.0), ("a b", -3.0)], training)
-    ['\u3099か', 'a b']
-    """
-    fixed = set(training.fixed)
-    return [piece for piece, _ in vocabulary if piece not in fixed and _odd(piece)]
-
-
-def _odd(piece: str) -> bool:
-    kinds = [unicodedata.category(char) for char in piece]
-    return (
-        not piece
-        or any(kind in ("Cc", "Cs", "Zs", "Zl", "Zp") for kind in kinds)
-        or (len(piece) > 1 and kinds[0] in ("Mn", "Mc", "Me"))
-    )
-
-
 def _spelt(word: str, scores: Mapping[str, float], longest: int) -> list[str]:
     """The likeliest pieces of a word all of whose characters are pieces."""
     best: list[tuple[float, int]] = [(0.0, 0)]
@@ -217,8 +197,8 @@ def _ascii(training: Training) -> list[str]:
 def _characters(parts: Mapping[str, int], training: Training, limit: int) -> tuple[set[str], bool]:
     """The characters that get a piece, and whether the limit kept some out that the coverage asks for.
 
-    All of ASCII, and of the others the most frequent. With byte fallback a rare character is better spelt in bytes
-    than paid for with a word.
+    All of ASCII, clinical marks, and of the others the most frequent. With byte fallback a rare character is better
+    spelt in bytes than paid for with a word.
     """
     counts: Counter[str] = Counter()
     for part, count in parts.items():
@@ -232,7 +212,8 @@ def _characters(parts: Mapping[str, int], training: Training, limit: int) -> tup
             break
         kept.append(char)
         seen += count
-    return {*ascii_, *kept[: max(limit, 0)]}, len(kept) > limit
+    marks = [char for char in CLINICAL_MARKS if counts[char]]
+    return {*ascii_, *marks, *kept[: max(limit, 0)]}, len(kept) > limit
 
 
 def _within(parts: Mapping[str, int], kept: set[str]) -> dict[str, int]:

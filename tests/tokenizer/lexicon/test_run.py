@@ -82,3 +82,21 @@ def test_what_can_be_known_before(inputs: list[Path], tmp_path: Path) -> None:
     problems = check(LexiconSettings(), [*inputs, tmp_path / "bad.csv", tmp_path / "nowhere.csv"])
     assert ["not known" in str(problems[0]), "not there" in str(problems[1])] == [True, True]
     assert len(check(LexiconSettings(), [*inputs, tmp_path / "nowhere"])) == 1
+
+
+def test_named_columns_go_together_with_our_own_tables(tmp_path: Path) -> None:
+    words = tmp_path / "words.csv"
+    words.write_text("surface,yomi\n非小細胞肺癌,ひしょうさいぼうはいがん\n", encoding="utf-8")
+    settings = LexiconSettings(surface_column="surface", reading_column="yomi")
+    terms = build([words], settings, tmp_path).terms
+    assert {term.reading for term in terms if term.kind == "term"} == {"ひしょうさいぼうはいがん"}
+    assert any(term.kind == "unit" for term in terms)
+    again = build([words, tmp_path / "terms.tsv"], settings, tmp_path).terms
+    assert [term.surface for term in again] == [term.surface for term in terms]
+
+
+@pytest.mark.parametrize("content", ["", "surface\n"])
+def test_an_empty_list_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "words.csv").write_text(content)
+    with pytest.raises(UserError, match="the word list is empty"):
+        build([tmp_path / "words.csv"], LexiconSettings(), tmp_path)

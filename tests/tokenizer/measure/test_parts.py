@@ -144,7 +144,7 @@ def test_what_training_reports(folders: Mapping[str, Path]) -> None:
     assert table({"vocab_size": 32768, "unknown_fraction": 0.5, "lexicon_single_fraction": None}).splitlines()[2:] == [
         "| pieces in the vocabulary | 32,768 |",
         "| unknown tokens, held-out text | 50.00 % |",
-        "| word-list terms that are one token | – |",
+        "| word-list terms that are one piece, however rare | – |",
     ]
 
 

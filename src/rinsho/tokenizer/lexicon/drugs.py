@@ -110,9 +110,7 @@ def without_salt(name: str) -> str:
 
 def _short(stem: str) -> str:
     """A product's name without the letters and numbers that tell its variants apart (アダラートL, ソリタ-T3号)."""
-    return re.sub(r"(?<=[ァ-ヶー]{3})[・ -]?[A-Z]?[A-Za-z]{0,2}\d*号?[A-Z]?[・ -]*$", "", stem.strip(" ・-")).strip(
-        " ・-"
-    )
+    return _VARIANT.sub("", stem.strip(" ・-")).strip(" ・-")
 
 
 def _sane(name: str, product: bool = False) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rinsho.document import Broken, read_documents
 from rinsho.progress import Progress
-from rinsho.segmentation import SENTENCE_CHARS, SPACE, tagger
+from rinsho.segmentation import SENTENCES, SPACE, tagger
 from rinsho.text import clean
 from rinsho.tokenizer.lexicon import LexiconSettings
 from rinsho.tokenizer.lexicon.dictionary import MARK, compile_dictionary
@@ -18,8 +18,6 @@ from rinsho.tokenizer.lexicon.dictionary import MARK, compile_dictionary
 MIN_FALSE = 2  # one sighting is no evidence
 MAX_ROUNDS = 5  # a term that is taken out may uncover a shorter one
 
-# as `rinsho.segmentation` cuts a text, without the line feeds, which are no words
-_SENTENCES = re.compile(rf"[^。\n]{{1,{SENTENCE_CHARS}}}。?|。")
 _HIRAGANA = re.compile(r"[ぁ-ゖー]+")
 _RUN = re.compile(r"[ァ-ヶー]{2}|[^\W\d_ぁ-ヿ㐀-鿿]{2}")  # two characters between which nobody would cut
 _FUNCTION_WORDS = ("助詞", "助動詞", "接続詞", "感動詞", "フィラー", "連体詞")
@@ -157,7 +155,9 @@ def _with_entries(texts: Iterable[str], dictionary: Path, limit_mb: float) -> tu
                 break
             encoded = clean(text).encode()[: int(limit - size)]
             cleaned = encoded.decode(errors="ignore")
-            for sentence in _SENTENCES.findall(cleaned.replace(" ", SPACE)):
+            for sentence in SENTENCES.findall(cleaned.replace(" ", SPACE)):
+                if sentence == "\n":
+                    continue
                 answer = plain(sentence)
                 words += answer.count("\n") + 1
                 other = with_terms(sentence)

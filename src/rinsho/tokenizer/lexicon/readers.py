@@ -18,6 +18,7 @@ from rinsho.tokenizer.lexicon.drugs import ingredient_forms, product_forms
 
 HEADER_ROWS = 10  # a spreadsheet may have a title above its header
 RELIABILITY = "SABCDEF"  # of Manbyo: S standard names, A to C coded by people, D to F by machine
+OURS = {"surface", "reading", "kind", "source"}  # the header of terms.tsv
 SPREADSHEETS = (".xlsx", ".xls", ".ods")
 
 Cells = Callable[[str], str]
@@ -60,6 +61,8 @@ def open_list(path: Path, settings: LexiconSettings) -> List:
         UserError: not there, not readable, or neither a known header nor the named columns.
     """
     text, encoding = _decode(path)
+    if not text.strip():
+        raise UserError("the word list is empty", where=path, expected="a header and a row for every term")
     if path.suffix.lower() == ".ttl":
         return List(path, "nando", encoding, partial(_nando_turtle, text))
     first_line = text.lstrip("\r\n").partition("\n")[0]
@@ -77,13 +80,14 @@ def open_list(path: Path, settings: LexiconSettings) -> List:
             f"the word list has no column {settings.surface_column}",
             where=path,
             expected="it in the header line",
-            todo="check lexicon.surface_column",
+            todo="correct tokenizer.lexicon.surface_column (lexicon.surface_column for rinsho tokenizer lexicon)",
         )
     raise UserError(
         "the columns of this word list are not known",
         where=path,
         expected="a header with surface, or that of Manbyo (出現形), NANDO (nando_id, ja) or the price list (品名)",
-        todo="name the column that holds the terms in lexicon.surface_column",
+        todo="name the column of the terms: --set tokenizer.lexicon.surface_column=… (lexicon.surface_column=… for "
+        "rinsho tokenizer lexicon, whose terms.tsv every command reads); columns end at commas or tabs",
     )
 
 
@@ -107,7 +111,7 @@ Read = Callable[[int, Cells], Row]
 def _recognised(header: Sequence[str], settings: LexiconSettings, path: Path) -> tuple[str, Read] | None:
     """The form that a header line tells, and what makes a row of its cells; the named columns come first."""
     surface, reading, kind = map(_title, (settings.surface_column, settings.reading_column, settings.kind_column))
-    if not surface or surface not in header:
+    if not surface or surface not in header or set(header) >= OURS:  # our own tables need no column names
         return _known(set(header), header, settings, path)
     for name in (reading, kind):
         if name and name not in header:

@@ -12,7 +12,7 @@ from pathlib import Path
 from rinsho.errors import UserError
 from rinsho.files import write_atomic
 from rinsho.text import clean
-from rinsho.tokenizer.lexicon import LexiconSettings, Term
+from rinsho.tokenizer.lexicon import UNITS, LexiconSettings, Term
 from rinsho.tokenizer.lexicon.readers import Name, Row, open_list, problem
 
 MAX_TERM_CHARS = 64
@@ -56,7 +56,7 @@ def read_table(paths: Sequence[Path], settings: LexiconSettings) -> Table:
     terms: dict[str, Term] = {}
     table = Table([], {}, [], [])
     for path in paths:
-        opened = open_list(path, settings)
+        opened = open_list(path, LexiconSettings.model_validate({}) if path == UNITS else settings)
         counts = Counts(path.name, opened.form, opened.encoding)
         table.lists.append(counts)
         refused_lines = []
@@ -74,6 +74,8 @@ def read_table(paths: Sequence[Path], settings: LexiconSettings) -> Table:
             if not new:
                 counts.left_out[reason] += 1
                 table.rows_left_out.append((path.name, row.line, reason))
+        if not counts.rows:
+            raise UserError("the word list is empty", where=path, expected="a row for every term")
         _check_refused(counts, refused_lines)
     table.terms = [terms[surface] for surface in sorted(terms)]
     return table

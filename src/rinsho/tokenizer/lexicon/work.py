@@ -67,7 +67,7 @@ def work(recipe: LexiconSettings, inputs: Sequence[Path], stage: Stage) -> Repor
 def markdown(numbers: Mapping[str, Any]) -> str:
     """The report for people: lists, kinds, what stays out of the dictionary, and false merges."""
     lines = ["# Lexicon", "", f"{numbers['terms']} terms, {numbers['entries']} entries in the user dictionary.", ""]
-    lines += ["| list | form | encoding | rows | new terms | rows refused | rows without a new term | entries |"]
+    lines += ["| list | form | encoding | rows | new terms | rows refused | names left out | entries |"]
     lines += ["| --- | --- | --- | ---: | ---: | --- | --- | ---: |"]
     for row in numbers["lists"]:
         lines.append(

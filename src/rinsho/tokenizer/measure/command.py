@@ -12,6 +12,7 @@ from rinsho.document import shard_paths
 from rinsho.errors import UserError
 from rinsho.recipe import Settings
 from rinsho.run import Report, Stage, perform
+from rinsho.tokenizer.lexicon import sort_inputs
 
 
 class MeasureRecipe(Settings):
@@ -60,7 +61,7 @@ def measure(
     Args:
         tokenizers: folders of ours, of Hugging Face, or of sentencepiece; the first is what the others are held to.
         texts: name -> folder or file with documents.
-        lexicon: word lists whose terms should be one piece.
+        lexicon: word lists, or folders of them, whose terms should be one piece.
         show: a text file or a shard whose text the page shows; it stands in the page and nowhere else.
         limit_mb: how much of each text set is measured.
         out: the run folder.
@@ -70,7 +71,7 @@ def measure(
 
     Source: N2.2-5.
     """
-    tokenizers, lists = [Path(path) for path in tokenizers], [Path(path) for path in lexicon]
+    tokenizers, lists = [Path(path) for path in tokenizers], sort_inputs([Path(path) for path in lexicon])[0]
     sets = {name: Path(path) for name, path in texts.items()}
     recipe = _checked(tokenizers, sets, lists, show, limit_mb)
     given = Inputs(tokenizers, sets, lists, Path(show) if show else None)
@@ -95,7 +96,7 @@ def _checked(
         raise UserError(
             "no text set", where="rinsho tokenizer measure", expected="--text NAME=FOLDER, for instance medical=texts/"
         )
-    if limit_mb <= 0:
+    if not 0 < limit_mb < float("inf"):
         raise UserError(f"{limit_mb} MB of text", where="--limit-mb", expected="a number above 0")
     for folder in tokenizers:
         problem = folder_problem(folder)

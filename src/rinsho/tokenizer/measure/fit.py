@@ -69,6 +69,7 @@ def table(numbers: dict[str, Any]) -> str:
         "train_documents": "training documents",
         "train_mb": "training text, MB",
         "distinct_words": "distinct words",
+        "heldout_documents": "held-out documents measured on",
         "lexicon_terms": "terms in the word lists",
         "user_dictionary_entries": "terms entered in the user dictionary",
         "characters_per_token": "characters per token, held-out text",
@@ -79,7 +80,7 @@ def table(numbers: dict[str, Any]) -> str:
         "plain_round_trip_failures": "held-out documents that do not come back exactly, plain form",
         "frequent_words_single_fraction": "most frequent words that are one piece",
         "frequent_words_without_digits_single_fraction": "the same, without words that hold a digit or a mark",
-        "lexicon_single_fraction": "word-list terms that are one token",
+        "lexicon_single_fraction": "word-list terms that are one piece, however rare",
     }
     rows = [f"| {label} | {_shown(key, numbers[key])} |" for key, label in labels.items() if key in numbers]
     return "\n".join(["| figure | value |", "| --- | ---: |", *rows]) + "\n"
