@@ -21,7 +21,7 @@ from rinsho.document import Document, byte_length, read_documents, shard_paths
 from rinsho.segmentation import SPACE, separated
 from rinsho.text import clean
 from rinsho.tokenization.backend import to_backend
-from rinsho.tokenizer.counting import Selection
+from rinsho.tokenizer.selection import Selection
 from rinsho.tokenizer.unigram import Training, train
 
 HELDOUT_FRACTION = 0.05

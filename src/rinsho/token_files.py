@@ -153,7 +153,9 @@ def write_tokens(
 
         fingerprint = fingerprint_of(tokenizer)
     about = _settings(fingerprint, len(ready), copying, selection)
-    pieces = [scratch / _key(about) / f"{number:05d}" for number in range(len(shards))]
+    # The name keeps apart pieces that an interrupted run made with another tokenizer or in another way.
+    made_with = blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=8).hexdigest()
+    pieces = [scratch / made_with / f"{number:05d}" for number in range(len(shards))]
     if not (folder / MANIFEST).exists():
         jobs = [Job(shard, piece, tokenizer, copying, selection) for shard, piece in zip(shards, pieces, strict=True)]
         make_pieces(jobs, ready, workers, label, tally or Tally())
@@ -220,8 +222,8 @@ def is_encoded(path: Path) -> bool:
 
 def _products(path: Path) -> list[str]:
     """What the run that encoded a corpus left, by its DONE; nothing of any other folder."""
-    names = list((read_done(path) or {"products": {}})["products"])
-    return names if f"{TRAIN}/{MANIFEST}" in names else []
+    done = read_done(path)
+    return list(done["products"]) if done and f"{TRAIN}/{MANIFEST}" in done["products"] else []
 
 
 def token_folders(path: Path) -> list[Path]:
@@ -319,11 +321,6 @@ def _settings(fingerprint: str, vocab_size: int, copying: Copying, selection: Se
         "copying": vars(copying) if copying.fraction else None,
         "selection": vars(selection) if selection else None,
     }
-
-
-def _key(about: Mapping[str, Any]) -> str:
-    """A folder name: pieces that an interrupted run made in another way are not taken over."""
-    return blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 def _join(pieces: Sequence[Path], folder: Path, about: Mapping[str, Any]) -> None:

@@ -13,8 +13,8 @@ from rinsho.document import Document, write_documents
 from rinsho.errors import UserError
 from rinsho.tokenization import fingerprint, load
 from rinsho.tokenizer import Recipe, check, lexicon, run, split_inputs, unigram
-from rinsho.tokenizer.counting import Selection
 from rinsho.tokenizer.lexicon import LexiconSettings
+from rinsho.tokenizer.selection import Selection
 from rinsho.tokenizer.unigram import Training, train
 from tokenizer.conftest import write_corpus
 

@@ -16,10 +16,11 @@ from rinsho.text import clean
 from rinsho.tokenization import RinshoTokenizer, load, wrap
 from rinsho.tokenization.backend import Form
 from rinsho.tokenizer import Recipe, counting, growth, lexicon, split_inputs, unigram
-from rinsho.tokenizer.counting import Counts, Selection
+from rinsho.tokenizer.counting import Counts
 from rinsho.tokenizer.lexicon import Lexicon
 from rinsho.tokenizer.lexicon.merges import sample_texts
 from rinsho.tokenizer.measure import measure_texts, single_piece_fraction, table
+from rinsho.tokenizer.selection import Selection, heldout_documents, source_name, text_bytes
 
 FREQUENT_WORDS = 20_000
 SOURCES_SHOWN = 20
@@ -63,7 +64,7 @@ def work(recipe: Recipe, inputs: Sequence[Path], stage: Stage) -> Report:
         "user_dictionary_entries": terms.numbers["entries"] if terms else 0,
         "lexicon": terms.numbers if terms else None,
     }
-    heldout = list(counting.heldout_documents(shards, selection, recipe.heldout_mb))
+    heldout = list(heldout_documents(shards, selection, recipe.heldout_mb))
     numbers |= _measure(tokenizer, plain, heldout, terms)
     numbers |= _frequent_words(recipe, counts, vocabulary, stage)
     numbers["growth"] = counts.growth
@@ -88,7 +89,7 @@ def _selection(recipe: Recipe, shards: Sequence[Path]) -> Selection:
     everything = Selection(recipe.seed, recipe.sources, 1.0, recipe.heldout_fraction, weights)
     if recipe.max_train_mb is None:
         return everything
-    size = counting.text_bytes(shards, everything)
+    size = text_bytes(shards, everything)
     keep = min(1.0, recipe.max_train_mb * 1e6 / size) if size else 1.0
     return Selection(recipe.seed, recipe.sources, keep, recipe.heldout_fraction, weights)
 
@@ -164,8 +165,8 @@ def _by_source(tokenizer: RinshoTokenizer, heldout: list[Document]) -> dict[str,
     cleaned = [clean(document.text) for document in heldout]
     arrays = tokenizer.encode_batch_arrays(cleaned, clean=False)
     for document, text, ids in zip(heldout, cleaned, arrays, strict=True):
-        characters[counting.source_name(document)] += len(text)
-        tokens[counting.source_name(document)] += len(ids)
+        characters[source_name(document)] += len(text)
+        tokens[source_name(document)] += len(ids)
     return {
         source: {"characters": count, "characters_per_token": count / tokens[source] if tokens[source] else None}
         for source, count in characters.most_common(SOURCES_SHOWN)
