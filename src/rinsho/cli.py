@@ -313,11 +313,11 @@ def _add_tokenizer_actions(commands: Any, arguments: Sequence[str]) -> None:
         nargs="+",
         required=True,
         metavar="NAME=FOLDER",
-        help="texts to measure on, for instance medical=notes",
+        help="texts to measure on, for instance medical=notes; give the tokenizers first",
     )
     measure.add_argument("--lexicon", nargs="+", default=[], type=Path, metavar="WORDS", help="word lists")
     measure.add_argument("--show", type=Path, metavar="FILE", help="a text to show with its tokens (default: invented)")
-    measure.add_argument("--limit-mb", type=float, default=5.0, metavar="MB", help="of each text (5)")
+    measure.add_argument("--limit-mb", type=float, default=5.0, metavar="MB", help="of each text (default 5)")
     measure.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="report, chart and page")
 
 

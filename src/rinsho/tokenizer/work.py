@@ -79,7 +79,7 @@ def _lexicon(recipe: Recipe, lists: Sequence[Path], shards: Sequence[Path], stag
     folder = stage.partial / "lexicon"
     folder.mkdir(exist_ok=True)
     terms = lexicon.build(lists, recipe.lexicon, folder, texts)
-    for path in (folder / "terms.tsv", folder / "left_out.tsv"):
+    for path in sorted(folder.glob("*.tsv")):
         write_atomic(stage.out / path.name, path.read_bytes())
     return terms
 

@@ -30,6 +30,8 @@ def test_the_run_folder(inputs: list[Path], tmp_path: Path) -> None:
     report = run(recipe, inputs, tmp_path / "out")
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"terms.tsv", "user.dic", "left_out.tsv", "report.md", "DONE"} <= names
+    false = (tmp_path / "out" / "false_merges.tsv").read_text(encoding="utf-8").splitlines()
+    assert false == ["term\toccurrences\tfalse\tin_user_dic", "下痢症\t2\t2\tno"]
     numbers = report.numbers
     assert (numbers["rows"], numbers["terms"], numbers["entries"], numbers["kept_out"]) == (34, 33, 31, 1)
     assert numbers["kinds"] == {"finding": 30, "disease": 2, "term": 1}

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rinsho.document import Broken, read_documents
+from rinsho.files import write_atomic
 from rinsho.progress import Progress
 from rinsho.segmentation import SENTENCES, SPACE, tagger
 from rinsho.text import clean
@@ -70,6 +71,16 @@ class Checked:
     def per_million(self, sightings: Sightings, max_chars: int | None = None) -> float:
         """False merges a million words of plain segmentation."""
         return round(1e6 * sightings.false(max_chars) / max(self.words, 1), 3)
+
+
+def write_false_merges(checked: Checked, path: Path) -> None:
+    """false_merges.tsv: the terms with false occurrences before any was kept out, the worst first."""
+    both = checked.before.tears + checked.before.swallows
+    rows = [
+        f"{term}\t{checked.before.seen[term]}\t{count}\t{'no' if term in checked.kept_out else 'yes'}\n"
+        for term, count in sorted(both.items(), key=lambda row: (-row[1], row[0]))
+    ]
+    write_atomic(path, "term\toccurrences\tfalse\tin_user_dic\n" + "".join(rows))
 
 
 def check_merges(

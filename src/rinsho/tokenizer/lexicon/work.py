@@ -13,10 +13,10 @@ from rinsho.errors import UserError
 from rinsho.run import Report, Stage, write_atomic
 from rinsho.tokenizer.lexicon import UNITS, Lexicon, LexiconSettings, split_inputs
 from rinsho.tokenizer.lexicon.dictionary import compile_dictionary, compile_whole, entry_costs, whole_fraction
-from rinsho.tokenizer.lexicon.merges import Checked, check_merges, sample_texts, unchecked_traps
+from rinsho.tokenizer.lexicon.merges import Checked, check_merges, sample_texts, unchecked_traps, write_false_merges
 from rinsho.tokenizer.lexicon.table import Counts, Table, read_table, write_left_out, write_terms
 
-PRODUCTS = ("terms.tsv", "left_out.tsv", "user.dic")
+PRODUCTS = ("terms.tsv", "left_out.tsv", "false_merges.tsv", "user.dic")
 
 
 def build_lexicon(paths: Sequence[Path], settings: LexiconSettings, folder: Path, texts: Iterable[str]) -> Lexicon:
@@ -35,6 +35,8 @@ def build_lexicon(paths: Sequence[Path], settings: LexiconSettings, folder: Path
         table.lists[table.first_list[term]].entries += 1
     write_terms(table.terms, folder / "terms.tsv")
     write_left_out(table, not_entered, folder / "left_out.tsv")
+    if checked is not None:
+        write_false_merges(checked, folder / "false_merges.tsv")
     numbers = {
         **_table_numbers(table, not_entered),
         "entries": len(costs),
@@ -93,7 +95,7 @@ def markdown(numbers: Mapping[str, Any]) -> str:
         lines.append(f"| {label} | {before} | {after} |")
     lines += [
         "",
-        f"{numbers['kept_out']} terms kept out of the dictionary for them. "
+        f"The terms: false_merges.tsv. {numbers['kept_out']} of them kept out of the dictionary. "
         f"Sentences changed without a term: {numbers['changed_without_term']}.",
         "",
     ]

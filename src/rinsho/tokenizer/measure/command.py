@@ -106,7 +106,8 @@ def _checked(
         shard_paths([folder])
     for path in [*lexicon, *([Path(show)] if show else [])]:
         if not path.is_file():
-            raise UserError("not there", where=path, expected="a file", todo="check the path")
+            what = "a folder" if path.is_dir() else "not there"
+            raise UserError(what, where=path, expected="a file", todo="check the path")
     names = {
         "tokenizers": labels(tokenizers),
         "texts": list(texts),
