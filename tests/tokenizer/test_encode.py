@@ -89,7 +89,7 @@ def test_two_workers_give_identical_bytes(
 
 
 def test_killed_and_continued_gives_identical_bytes(
-    tokenizer_folder: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tokenizer_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = """
 import os, signal, sys
@@ -100,16 +100,16 @@ token_pieces.WORKER_BYTES = 1
 token_pieces._Meter.ended = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # when the first shard is done
 run(EncodeRecipe.model_validate_json(sys.argv[1]), [Path(name) for name in sys.argv[3:]], Path(sys.argv[2]))
 """
-    large = write_corpus(tmp_path / "large", documents=4000, shards=1, seed=2)  # under way when the small ones end
-    inputs, out = [tokenizer_folder, corpus, large], tmp_path / "out"
+    # Equal shards, each longer than the moment until the run looks: when one is done, others are not.
+    large = write_corpus(tmp_path / "large", documents=12_000, shards=6, seed=2)
+    inputs, out = [tokenizer_folder, large], tmp_path / "out"
     recipe = RECIPE.model_copy(update={"workers": 2})
     arguments = [sys.executable, "-c", code, recipe.model_dump_json(), str(out), *map(str, inputs)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     assert subprocess.run(arguments, check=False, capture_output=True, env=environment).returncode == -signal.SIGKILL
     assert not (out / "DONE").exists()
     finished = {path.name for path in (out / "partial" / "pieces" / "train").glob("*/0*")}
-    assert finished
-    assert "00003" not in finished
+    assert 0 < len(finished) < 6
     again: list[str] = []
     real = token_pieces.encode_shard
 
@@ -120,8 +120,7 @@ run(EncodeRecipe.model_validate_json(sys.argv[1]), [Path(name) for name in sys.a
 
     monkeypatch.setattr(token_pieces, "encode_shard", seen)
     run(RECIPE, inputs, out)
-    assert "00003" in again
-    assert len(again) <= 4 - len(finished)  # a worker may have ended a shard within the moment of the kill
+    assert 0 < len(again) <= 6 - len(finished)  # a worker may have ended a shard within the moment of the kill
     run(RECIPE, inputs, tmp_path / "whole")
     assert products(out) == products(tmp_path / "whole")
 
