@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rinsho import token_files
 from rinsho.document import Document, write_documents
 from rinsho.errors import UserError
 from rinsho.token_files import (
@@ -134,12 +135,22 @@ def test_an_interrupted_folder_continues_with_the_missing_shards(tmp_path):
     assert content(tmp_path / "tokens") == content(tmp_path / "whole" / "tokens")
 
 
-def test_pieces_that_a_kill_left_behind_a_finished_folder_go(made):
-    before = content(made)
-    (made.parent / "scratch" / "00001").mkdir(parents=True)
-    written(made.parent, sorted(made.parent.glob("*.zst")), fingerprint="abc")
-    assert content(made) == before
-    assert not (made.parent / "scratch").exists()
+def test_pieces_that_a_kill_left_behind_a_finished_folder_go(tmp_path, monkeypatch):
+    shards = [shard(tmp_path / "a.jsonl.zst", ["肺癌"])]
+    with monkeypatch.context() as patch:
+        patch.setattr(token_files.shutil, "rmtree", lambda *_, **__: None)
+        before = content(written(tmp_path, shards) and tmp_path / "tokens")
+    assert list((tmp_path / "scratch").glob("*/00000"))
+    written(tmp_path, shards)
+    assert content(tmp_path / "tokens") == before
+    assert not (tmp_path / "scratch").exists()
+
+
+def test_what_else_lies_in_the_scratch_folder_stays(tmp_path):
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "scratch" / "notes.txt").write_text("mine")
+    written(tmp_path, [shard(tmp_path / "a.jsonl.zst", ["肺癌"])])
+    assert [path.name for path in (tmp_path / "scratch").iterdir()] == ["notes.txt"]
 
 
 def test_a_finished_folder_is_taken_over_only_with_the_same_settings(made):

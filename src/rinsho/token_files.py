@@ -12,10 +12,11 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 
@@ -151,11 +152,12 @@ def write_tokens(
     if isinstance(tokenizer, Path) and not fingerprint:
         from rinsho.tokenization import fingerprint as fingerprint_of
 
-        fingerprint = fingerprint_of(tokenizer)
+        fingerprint = fingerprint_of(cast(Any, ready))
     about = _settings(fingerprint, len(ready), copying, selection)
     # The name keeps apart pieces that an interrupted run made with another tokenizer or in another way.
     made_with = blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=8).hexdigest()
-    pieces = [scratch / made_with / f"{number:05d}" for number in range(len(shards))]
+    own = scratch / made_with
+    pieces = [own / f"{number:05d}" for number in range(len(shards))]
     if not (folder / MANIFEST).exists():
         jobs = [Job(shard, piece, tokenizer, copying, selection) for shard, piece in zip(shards, pieces, strict=True)]
         make_pieces(jobs, ready, workers, label, tally or Tally())
@@ -168,7 +170,9 @@ def write_tokens(
             expected="the same tokenizer and settings",
             todo="delete the folder to make it anew",
         )
-    shutil.rmtree(scratch, ignore_errors=True)
+    shutil.rmtree(own, ignore_errors=True)
+    with suppress(OSError):  # not there, or it holds other things, which are not ours to delete
+        scratch.rmdir()
     return made
 
 

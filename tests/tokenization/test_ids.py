@@ -23,7 +23,10 @@ def slow_ids(tokenizer: RinshoTokenizer, cleaned: str) -> list[int]:
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     backend.encode_special_tokens = True
     if tokenizer.segment_form == "strict":
-        cleaned = segmentation.separated(cleaned, tokenizer.user_dictionary)
+        dictionary = str(tokenizer.user_dictionary), tokenizer.user_dictionary.stat().st_mtime_ns
+        sentences = segmentation.SENTENCES.findall(cleaned.replace(" ", segmentation.SPACE))
+        parse = segmentation.tagger(*dictionary).parse
+        cleaned = " ".join(sentence if sentence == "\n" else parse(sentence) for sentence in sentences)
     return list(backend.encode(cleaned, add_special_tokens=False).ids)
 
 

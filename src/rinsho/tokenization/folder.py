@@ -109,9 +109,9 @@ def add_chat_tokens(tokenizer: RinshoTokenizer) -> int:
 def fingerprint(tokenizer: RinshoTokenizer | Path | str) -> str:
     """32 hex digits that are equal only when two tokenizers give every text the same ids.
 
-    The form, whether texts are cleaned and the MeCab dictionaries count; not the rules of cleaning, which belong to the
-    version of rinsho. Chat tokens do not (no text ever becomes one), so a base
-    model's token files fit its instruct model.
+    The form, whether texts are cleaned and the MeCab dictionaries count; not the rules of cleaning, which belong to
+    the version of rinsho. Chat tokens do not count (no text ever becomes one), so a base model's token files fit its
+    instruct model.
     """
     if not isinstance(tokenizer, RinshoTokenizer):
         tokenizer = load(tokenizer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -95,17 +95,8 @@ def _selection(recipe: Recipe, shards: Sequence[Path]) -> Selection:
 
 
 def _training(recipe: Recipe) -> unigram.Training:
-    return unigram.Training(
-        vocab_size=recipe.vocab_size,
-        byte_fallback=recipe.byte_fallback,
-        shrinking_factor=recipe.shrinking_factor,
-        sub_iterations=recipe.sub_iterations,
-        max_piece_chars=recipe.max_piece_chars,
-        min_count=recipe.min_count,
-        character_coverage=recipe.character_coverage,
-        split_digits=recipe.split_digits,
-        whole_words_fraction=recipe.whole_words_fraction,
-    )
+    """The settings of the same names."""
+    return unigram.Training(**{field.name: getattr(recipe, field.name) for field in fields(unigram.Training)})
 
 
 def _publish(

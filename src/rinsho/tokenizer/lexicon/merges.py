@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rinsho.document import Broken, read_documents
+from rinsho.document import Broken, byte_length, read_documents
 from rinsho.files import write_atomic
 from rinsho.progress import Progress
 from rinsho.segmentation import SENTENCES, SPACE, tagger
@@ -131,7 +131,7 @@ def sample_texts(shards: Sequence[Path], limit_mb: float) -> Iterator[str]:
         for document in read_documents(path, on_broken=_skip):
             if share <= 0:
                 break
-            size = len(document.text.encode("utf-8", "surrogatepass"))
+            size = byte_length(document.text)
             share -= size
             left -= size
             yield document.text
