@@ -14,7 +14,7 @@ quickstart: $(VENV)/installed
 	$(BIN)/rinsho all --recipe recipes/quickstart.yaml
 
 test: $(VENV)/installed-dev lint
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadscope
 
 test-slow: $(VENV)/installed-dev
 	$(BIN)/pytest -m slow

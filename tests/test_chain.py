@@ -103,7 +103,7 @@ def test_model_opens_with_bare_transformers_and_gives_our_logits(whole, stage):
 
 def test_readme_commands_exist():
     """Every `rinsho …` line of both READMEs names commands and options that the parser takes."""
-    from rinsho.cli import _parse
+    from rinsho.cli_parser import parse
 
     for readme in ("README.md", "README.ja.md"):
         lines = re.findall(r"^(?:\.venv/bin/)?rinsho ([^#\n]+)", (ROOT / readme).read_text(), re.MULTILINE)
@@ -111,4 +111,4 @@ def test_readme_commands_exist():
         for line in lines:
             words = line.split()
             if "--help" not in words:
-                assert _parse(words).command in (words[0], " ".join(words[:2]))
+                assert parse(words).command in (words[0], " ".join(words[:2]))

@@ -7,17 +7,9 @@ import pytest
 import torch
 
 from rinsho.errors import UserError
-from rinsho.model import (
-    PRESETS,
-    ModelSettings,
-    build,
-    count_parameters,
-    load_folded,
-    load_unfolded,
-    read_manifest,
-    save_folded,
-)
-from rinsho.modeling import grow_vocabulary, next_token_loss
+from rinsho.model import PRESETS, ModelSettings, build, count_parameters
+from rinsho.model_folder import load_folded, load_unfolded, publish, read_manifest, save_folded
+from rinsho.modeling import grow_vocabulary, initialise, next_token_loss
 from rinsho.recipe import settings
 
 SMALL = {"hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 2, "max_position_embeddings": 64}
@@ -91,6 +83,26 @@ def test_every_matrix_starts_with_the_spread_of_the_report(tied):
     assert ("lm_head.weight" in seen) is not tied
 
 
+def test_a_layer_of_the_report_model_starts_with_the_numbers_of_the_report():
+    sizes = {"preset": "ncvc-slm-1", "num_hidden_layers": 1}
+    model = build(ModelSettings.model_validate(sizes), 2048, 1, device="meta").to_empty(device="cpu")
+    model.config.num_hidden_layers = 24
+    initialise(model, seed=1)
+    layer = "model.layers.0."
+    wanted = dict.fromkeys((f"{layer}self_attn.{part}_proj.weight" for part in "qkv"), 0.01398)
+    wanted |= {f"{layer}mlp.up_proj.weight": 0.01398, "model.embed_tokens.weight": 0.01398}
+    wanted |= {f"{layer}self_attn.o_proj.weight": 0.00202, f"{layer}mlp.down_proj.weight": 0.00202}
+    wanted["lm_head.weight"] = math.sqrt(2 / (2048 + 2048))
+    assert {name for name, _ in model.named_parameters() if "norm" not in name} == set(wanted)
+    for name, std in wanted.items():
+        matrix = model.get_parameter(name).detach()
+        # Four standard errors, and half of the last digit that is written above.
+        assert matrix.std().item() == pytest.approx(std, rel=4 / math.sqrt(2 * matrix.numel()), abs=5e-6), name
+        assert abs(matrix.mean().item()) < 4 * std / math.sqrt(matrix.numel()), name
+    scaled = model.model.embed_tokens(torch.arange(2048))
+    assert scaled.std().item() == pytest.approx(0.632, abs=2e-3)  # sqrt(d) x sqrt(2 / (5 d)), for every d
+
+
 def test_initialisation_depends_on_the_seed_alone_and_leaves_the_random_state():
     torch.manual_seed(5)
     before = torch.get_rng_state()
@@ -127,6 +139,31 @@ def test_unfolding_gives_the_training_model_back(tmp_path, tied):
     save_folded(again, None, tmp_path / "second")
     first, second = (tmp_path / name / "model.safetensors" for name in ("first", "second"))
     assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_published_files_are_those_that_transformers_itself_writes(tmp_path, tied, dtype):
+    model, number = model_of(tie_word_embeddings=tied), getattr(torch, dtype)
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    save_folded(model, None, tmp_path / "ours", dtype=dtype)
+    assert torch.equal(before, torch.get_rng_state())
+    stock = load_folded(tmp_path / "ours")
+    assert stock.dtype == number
+    stock.save_pretrained(tmp_path / "theirs")
+    for file in (tmp_path / "theirs").iterdir():
+        assert file.read_bytes() == (tmp_path / "ours" / file.name).read_bytes(), file.name
+    scaled = (model.model.embed_tokens.weight.detach() * model.config.embedding_scale).to(number)
+    assert torch.equal(stock.get_input_embeddings().weight, scaled)
+    assert torch.equal(stock.get_output_embeddings().weight, model.lm_head.weight.detach().to(number))
+
+
+def test_weights_of_another_model_are_not_published(tmp_path):
+    weights = dict(model_of().named_parameters())
+    del weights["model.norm.weight"]
+    with pytest.raises(ValueError, match="not the parameters"):
+        publish(model_of().config, weights, None, tmp_path)
 
 
 def test_a_plain_arcee_folder_is_taken_with_scale_one(tmp_path):

@@ -72,6 +72,18 @@ def test_norm_gains_do_not_decay():
         torch.testing.assert_close(parameter.detach(), before[name] * factor)
 
 
+@pytest.mark.parametrize("max_norm", [1.0, 1e6])
+def test_clipping_is_the_one_in_torch(max_norm):
+    mine, theirs = parameters(), parameters()
+    give_gradients(mine, 0)
+    give_gradients(theirs, 0)
+    mine["model.layers.1.up_proj.weight"].grad = theirs["model.layers.1.up_proj.weight"].grad = None
+    norm = make_optimizer(mine.items(), learning_rate=1e-2).clip(max_norm)
+    assert norm == float(torch.nn.utils.clip_grad_norm_(theirs.values(), max_norm))
+    for name, parameter in mine.items():
+        assert (parameter.grad is None and theirs[name].grad is None) or torch.equal(parameter.grad, theirs[name].grad)
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 1e-4), (torch.float32, 2e-3)])
 def test_muon_equals_the_one_in_torch(dtype, tolerance):
     shapes = [(8, 32), (32, 8), (16, 16), (16, 16)]

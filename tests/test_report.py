@@ -23,16 +23,7 @@ def evaluated(folder, rows, cases=()):
     return folder
 
 
-def test_loss_curve_draws_training_and_held_out_and_is_the_same_every_time():
-    rows = [{"seen_tokens": n, "loss": 9 / n} for n in range(1, 9)] + [{"seen_tokens": 8, "validation_loss": 1.5}]
-    picture = figures.loss_curve(rows, "pretrain")
-    assert picture.startswith("<svg")
-    assert "held out" in picture
-    assert picture == figures.loss_curve(rows, "pretrain")
-
-
 def test_nothing_to_draw_is_an_empty_string():
-    assert figures.loss_curve([{"step": 1, "loss": None, "seen_tokens": 5}], "x") == ""
     assert figures.scores([], "x") == ""
 
 

@@ -1,11 +1,17 @@
 """Rows: every token counted once, documents apart, order by seed alone."""
 
+from hashlib import blake2b
+from itertools import pairwise
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rinsho.errors import UserError
+from rinsho.packing import fair_counts
 from rinsho.token_files import TokenFile
-from rinsho.tokens import IGNORED, RowOrder, pack, pack_examples
+from rinsho.tokens import BLOCK_ROWS, IGNORED, MixedOrder, RowOrder, pack, pack_examples
 
 
 def token_file(lengths, seed=0):
@@ -80,6 +86,118 @@ def test_the_order_visits_every_row_once_an_epoch_and_a_position_is_enough_to_co
     for position, count in ((0, 7), (7, 7), (3, 25)):
         assert RowOrder(10, seed=1).take(position, count).tolist() == whole[position : position + count].tolist()
     assert RowOrder(10, seed=2).take(0, 10).tolist() != whole[:10].tolist()
+
+
+@pytest.mark.parametrize(
+    ("how", "bounds", "wanted"),
+    [
+        ("best_fit", True, "ca405c5174cb62bd"),
+        ("cut", True, "cd7be532344e9050"),
+        ("cut", False, "c5154a382314c758"),
+    ],
+)
+def test_rows_are_those_of_the_first_version(how, bounds, wanted):
+    source = token_file([3, 17, 2, 40, 9, 16, 8, 33, 2, 5, 128, 21, 21, 64])
+    rows = pack(source, 16, how=how, document_bounds=bounds, seed=5, pad_id=2)
+    arrays = rows.batch(range(len(rows)))
+    assert {array.dtype for array in arrays} == {np.dtype(np.int64)}
+    assert blake2b(b"".join(array.tobytes() for array in arrays), digest_size=8).hexdigest() == wanted
+
+
+def test_no_rows_are_a_batch_too():
+    rows = pack(token_file([5, 9]), 8)
+    assert [array.shape for array in rows.batch([])] == [(0, 8)] * 3
+    assert rows.documents_of([]).tolist() == []
+
+
+# Groups of documents packed apart
+
+LENGTHS = st.lists(st.tuples(st.integers(2, 40), st.integers(-1, 2)), min_size=1, max_size=30)
+
+
+@given(LENGTHS, st.sampled_from([("best_fit", True), ("cut", True), ("cut", False)]))
+@settings(max_examples=60, deadline=None)
+def test_a_group_is_packed_as_a_text_by_itself_would_be(documents, way):
+    how, bounds = way
+    lengths, group_of = ([each[place] for each in documents] for place in (0, 1))
+    source, group_of = token_file(lengths), np.array(group_of)
+    rows = pack(source, 8, how=how, document_bounds=bounds, group_of=group_of, groups=3)
+    assert rows.groups[-1] == len(rows)
+    for group in range(3):
+        mine = range(rows.groups[group], rows.groups[group + 1])
+        batch, members = rows.batch(mine), np.flatnonzero(group_of == group)
+        inputs = sum(length - bounds for length in np.array(lengths)[members])
+        assert len(mine) == (-(-inputs // 8) if how == "cut" and bounds else len(mine))
+        if bounds:
+            wanted = [source.tokens[source.offsets[each] + 1 : source.offsets[each + 1]] for each in members]
+            found = batch.shift_labels[batch.shift_labels != IGNORED]
+            assert sorted(found) == sorted(np.concatenate([[], *wanted]))
+        else:
+            assert len(mine) == max(0, inputs - 1) // 8
+            assert (batch.shift_labels[:-1, -1] == batch.input_ids[1:, 0]).all()
+        found = rows.documents_of(mine)
+        assert set(found.tolist()) <= set(members.tolist())
+        if bounds:
+            assert found.tolist() == members.tolist()
+
+
+def test_the_documents_of_some_rows():
+    source = token_file([9, 9, 9, 30])
+    rows = pack(source, 8, how="cut", seed=1)
+    for row in range(len(rows)):
+        ids = set(rows.batch([row]).input_ids[0].tolist()) - {1, 2}
+        inside = [n for n in range(4) if ids & set(source.tokens[source.offsets[n] : source.offsets[n + 1]].tolist())]
+        assert set(rows.documents_of([row]).tolist()) <= set(inside)
+    assert rows.documents_of(range(len(rows))).tolist() == [0, 1, 2, 3]
+    assert rows.ids([2, 0]) == ["0", "2"]
+
+
+# Mixed order
+
+COUNTS = st.lists(st.integers(0, 700), min_size=1, max_size=6).filter(any)
+
+
+@given(COUNTS, st.integers(1, 300))
+def test_every_block_ends_with_every_share_to_within_one(counts, block):
+    found, total = fair_counts(counts, block), sum(counts)
+    places = [*range(0, total, block), total]
+    assert found.sum(axis=1).tolist() == places
+    assert (np.diff(found, axis=0) >= 0).all()
+    fair = np.outer(places, counts) / total
+    assert (abs(found - fair) < 1).all()
+    assert found[-1].tolist() == counts
+
+
+@given(st.lists(st.tuples(st.integers(1, 90), st.integers(0, 400)), min_size=1, max_size=5), st.data())
+@settings(max_examples=60, deadline=None)
+def test_a_mixed_order_taken_in_any_parts_is_the_same(groups, data):
+    borders = np.cumsum([0, *(rows for rows, _ in groups)])
+    draws = [drawn for _, drawn in groups[:-1]] + [groups[-1][1] + 1]
+    total = sum(draws)
+    whole = MixedOrder(borders, draws, seed=3).take(0, 2 * total + 7)
+    cuts = sorted({0, len(whole), *data.draw(st.lists(st.integers(0, len(whole)), max_size=6))})
+    order = MixedOrder(borders, draws, seed=3)
+    parts = [order.take(start, stop - start) for start, stop in pairwise(cuts)]
+    assert np.concatenate(parts).tolist() == whole.tolist()
+    group_of = np.searchsorted(borders, whole, side="right") - 1
+    assert np.bincount(group_of[:total], minlength=len(groups)).tolist() == draws
+    for end in range(0, total, BLOCK_ROWS):
+        seen = np.bincount(group_of[:end], minlength=len(groups))
+        assert (abs(seen - end * np.array(draws) / total) < 1).all()
+    for group, (rows, _) in enumerate(groups):  # every row once before any is seen twice
+        mine = whole[group_of == group] - borders[group]
+        for start in range(0, len(mine), rows):
+            some = mine[start : start + rows]
+            assert len(set(some.tolist())) == len(some)
+
+
+def test_a_mixed_order_is_shuffled_by_the_seed():
+    borders = np.array([0, 500, 1000])
+    first, again, other = (MixedOrder(borders, [300, 900], seed).take(0, 1200).tolist() for seed in (1, 1, 2))
+    assert first == again != other
+    labels = [row >= 500 for row in first[:BLOCK_ROWS]]
+    assert sum(labels) == BLOCK_ROWS * 3 // 4
+    assert 40 < sum(one != two for one, two in pairwise(labels)) < 150  # 96 on average
 
 
 def test_packed_conversations_learn_only_what_the_mask_says():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -11,17 +12,17 @@ import torch
 from rinsho.errors import UserError
 
 
-def choose_device(wanted: Literal["auto", "cpu", "cuda"], where: str) -> torch.device:
-    """The device of a recipe's `device` setting.
+def choose_device(wanted: Literal["auto", "cpu", "cuda"], where: str, local_rank: int | None = None) -> torch.device:
+    """The device of a recipe's `device` setting; `local_rank` picks the card of a machine with several.
 
     Raises:
         UserError: a card is wanted and torch sees none; `where` names the recipe key.
     """
     if wanted == "cuda" and not torch.cuda.is_available():
         raise UserError("torch sees no graphics card", where=where, expected="auto or cpu on this machine")
-    if wanted == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(wanted)
+    if wanted == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda") if local_rank is None else torch.device("cuda", local_rank)
 
 
 def in_bfloat16(dtype: Literal["auto", "bf16", "fp32"], device: torch.device) -> bool:
@@ -40,13 +41,15 @@ def has_fast_bfloat16(device: str) -> bool:
 
 
 @contextmanager
-def reproducible(threads: int | None) -> Iterator[None]:
+def reproducible(threads: int | None, deterministic: bool = True) -> Iterator[None]:
     """Deterministic kernels and a fixed number of threads for the block; what was set before comes back."""
     before, was_on = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     memory: Any = torch.utils.deterministic
     fills = memory.fill_uninitialized_memory
     try:
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        if deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it, and reads it once
+        torch.use_deterministic_algorithms(deterministic, warn_only=True)
         memory.fill_uninitialized_memory = False  # it writes every tensor twice; nothing here reads before writing
         if threads is not None:
             torch.set_num_threads(threads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from rinsho.errors import UserError
 from rinsho.progress import amount
+from rinsho.sizing import kv_cache_bytes_per_token, settings_of
 
 # command -> (extra that brings it, modules it needs)
 NEEDS = {
@@ -110,4 +112,15 @@ def _model(folder: Path) -> list[str]:
     size = sum(path.stat().st_size for path in weights)
     memory = available_memory_bytes()
     verdict = "unknown" if memory is None else "fits" if size * 1.3 < memory else "does not fit: close other programs"
-    return [f"weights {amount(size)}B, about {size * 1.3 / GIB:.2f} GiB to run: {verdict}"]
+    return [f"weights {amount(size)}B, about {size * 1.3 / GIB:.2f} GiB to run: {verdict}", *_cache(folder)]
+
+
+def _cache(folder: Path) -> list[str]:
+    """What a conversation adds to the weights, where config.json tells it."""
+    try:
+        settings = settings_of(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    length, one = settings.max_position_embeddings, kv_cache_bytes_per_token(settings)
+    whole = f"{one * length / 2**20:,.1f} MiB at {length:,} tokens"
+    return [f"key/value cache {one:,} bytes a token in bfloat16, {whole}"]

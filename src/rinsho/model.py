@@ -1,31 +1,20 @@
-"""The report's architecture: sizes and switches in, a model out; published as a folder that stock transformers opens.
-
-While training, token embeddings are multiplied by the scale in the forward pass (`rinsho.modeling`). A published
-folder has the scale multiplied into the matrix (folded) and is plain `arcee`; `rinsho.json` in it keeps the scale.
+"""The report's architecture: sizes and switches in, a model out.
 
 Importing this file loads no torch: recipes nest `ModelSettings`.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from rinsho.errors import UserError
-from rinsho.files import write_atomic
 from rinsho.recipe import Settings
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
     from rinsho.modeling import RinshoForCausalLM
-
-MANIFEST = "rinsho.json"
 
 # hidden, MLP, layers, heads, key/value heads, positions, tied head. `15m` and `60m` have their size with a
 # vocabulary of 16,384, `125m`, `350m` and `ncvc-slm-1` with 32,768.
@@ -152,159 +141,18 @@ def build(
     from rinsho.modeling import RinshoForCausalLM, initialise
 
     config = _config(settings, vocab_size, bos_token_id, eos_token_id, pad_token_id)
-    with torch.device(device), _no_stock_init():
+    with torch.device(device), no_stock_init():
         model = RinshoForCausalLM(config)
     if device != "meta":
         initialise(model, seed)
     return model
 
 
-def save_folded(
-    model: RinshoForCausalLM,
-    tokenizer: PreTrainedTokenizerBase | None,
-    folder: Path,
-    extra: Mapping[str, Any] | None = None,
-    dtype: Literal["float32", "bfloat16"] = "float32",
-) -> None:
-    """Writes a folder that stock transformers opens as `arcee`, with the same logits (bitwise in float32).
+def no_stock_init() -> Any:
+    """Keeps transformers from drawing values: they would cost time and move torch's random state."""
+    from transformers.initialization import no_init_weights
 
-    The scale goes into the embedding matrix, a tied head is written out as a matrix of its own. `rinsho.json` keeps
-    what `load_unfolded` needs, and `extra`. Existing files of the same names are replaced.
-    """
-    import torch
-    from transformers import ArceeConfig, ArceeForCausalLM, GenerationConfig
-    from transformers.utils.logging import disable_progress_bar
-
-    ours = model.config
-    config = ArceeConfig(
-        **{key: getattr(ours, key) for key in _PUBLISHED},
-        hidden_act="silu",
-        attention_dropout=0.0,
-        tie_word_embeddings=False,
-        use_cache=True,
-    )
-    weights = {name: tensor.detach().to("cpu", torch.float32) for name, tensor in model.state_dict().items()}
-    unscaled = weights["model.embed_tokens.weight"]
-    weights["lm_head.weight"] = weights["lm_head.weight"].clone()
-    weights["model.embed_tokens.weight"] = unscaled * ours.embedding_scale
-    with torch.device("meta"), _no_stock_init():
-        stock = ArceeForCausalLM(config)
-    target = getattr(torch, dtype)
-    stock.load_state_dict({name: tensor.to(target) for name, tensor in weights.items()}, assign=True)
-    stock.config.dtype = target
-    stock.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
-        bos_token_id=ours.bos_token_id, eos_token_id=ours.eos_token_id, pad_token_id=ours.pad_token_id
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    disable_progress_bar()  # type: ignore[no-untyped-call]
-    stock.save_pretrained(folder)
-    for file in folder.glob("*.safetensors"):  # safetensors makes files that nobody else may read
-        file.chmod((folder / "config.json").stat().st_mode)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
-    manifest = {
-        "form": "arcee with the embedding scale folded in",
-        "embedding_scale": ours.embedding_scale,
-        "tied_while_training": bool(ours.tie_word_embeddings),
-        "attention_dropout_while_training": ours.attention_dropout,
-        "residual_dropout_while_training": ours.residual_dropout,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        **(extra or {}),
-    }
-    write_atomic(folder / MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=2) + "\n")
-
-
-def load_folded(folder: Path) -> PreTrainedModel:
-    """The published model as stock transformers opens it, in the folder's dtype, in evaluation mode."""
-    from transformers import AutoModelForCausalLM
-    from transformers.utils.logging import disable_progress_bar
-
-    _must_be_model(folder)
-    disable_progress_bar()  # type: ignore[no-untyped-call]
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype="auto")
-    return model.eval()  # type: ignore[no-any-return]
-
-
-def load_unfolded(
-    folder: Path, *, attention_dropout: float | None = None, residual_dropout: float | None = None
-) -> RinshoForCausalLM:
-    """The training model of a published folder, in float32, with the scale taken out of its embedding again.
-
-    Folding it again gives the same bits. Dropouts default to those the folder was trained with; a folder without
-    `rinsho.json` is taken as a plain Arcee model (scale 1, no residual dropout).
-
-    Raises:
-        UserError: no model folder, or not an Arcee model with the SiLU block.
-
-    Source: N2.4-5.
-    """
-    import torch
-
-    from rinsho.modeling import RinshoConfig, RinshoForCausalLM, unfold
-
-    stock: Any = load_folded(folder).float()  # type: ignore[no-untyped-call]
-    if stock.config.model_type != "arcee" or stock.config.hidden_act != "silu":
-        raise UserError(
-            f"the model is of type {stock.config.model_type}", where=folder, expected="arcee with hidden_act silu"
-        )
-    manifest = read_manifest(folder)
-    weights = {name: tensor.detach() for name, tensor in stock.state_dict().items()}
-    scale = float(manifest.get("embedding_scale", 1.0))
-    tied = bool(manifest.get("tied_while_training", stock.config.tie_word_embeddings))
-    folded, head = weights["model.embed_tokens.weight"], weights["lm_head.weight"]
-    # A tied head is the unscaled matrix itself: the exact values come from there.
-    if tied and torch.equal(head * scale, folded):
-        weights["model.embed_tokens.weight"] = head
-    else:
-        tied = tied and scale == 1.0
-        weights["model.embed_tokens.weight"] = unfold(folded, scale)
-    dropouts = (attention_dropout, residual_dropout)
-    attention, residual = (
-        given if given is not None else float(manifest.get(f"{name}_dropout_while_training", 0.0))
-        for given, name in zip(dropouts, ("attention", "residual"), strict=True)
-    )
-    config = RinshoConfig(
-        **{key: getattr(stock.config, key) for key in _PUBLISHED},
-        hidden_act="silu",
-        attention_dropout=attention,
-        residual_dropout=residual,
-        embedding_scale=scale,
-        tie_word_embeddings=tied,
-        use_cache=False,
-    )
-    with _no_stock_init():
-        model = RinshoForCausalLM(config)
-    model.load_state_dict(weights)
-    return model
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """`rinsho.json` of a model folder; empty for a folder that is not ours."""
-    try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError:
-        raise UserError("not valid JSON", where=folder / MANIFEST, todo="make the model folder again") from None
-    return manifest
-
-
-_PUBLISHED = (
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-    "max_position_embeddings",
-    "rope_parameters",
-    "rms_norm_eps",
-    "initializer_range",
-    "bos_token_id",
-    "eos_token_id",
-    "pad_token_id",
-)
+    return no_init_weights()
 
 
 def _config(settings: ModelSettings, vocab_size: int, bos: int | None, eos: int | None, pad: int | None) -> Any:
@@ -332,20 +180,3 @@ def _config(settings: ModelSettings, vocab_size: int, bos: int | None, eos: int 
         pad_token_id=pad,
         use_cache=False,
     )
-
-
-def _no_stock_init() -> Any:
-    """Keeps transformers from drawing values: they would cost time and move torch's random state."""
-    from transformers.initialization import no_init_weights
-
-    return no_init_weights()
-
-
-def _must_be_model(folder: Path) -> None:
-    if not (folder / "config.json").is_file():
-        raise UserError(
-            "no model in here",
-            where=folder,
-            expected="a folder with config.json and model.safetensors",
-            todo="check the path",
-        )

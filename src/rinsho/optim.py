@@ -71,8 +71,22 @@ class Optimizer:
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """All trained parameters, for clipping."""
+        """All trained parameters."""
         return list(self._named.values())
+
+    def clip(self, max_norm: float) -> float:
+        """Scales all gradients down to a global norm of at most `max_norm`; returns the norm before.
+
+        Of sharded gradients every process gets the norm of the whole and has to make this call.
+        """
+        import torch
+
+        from rinsho.distributed import whole
+
+        gradients = [parameter.grad for parameter in self._named.values() if parameter.grad is not None]
+        norm = whole(torch.nn.utils.get_total_norm(gradients))
+        torch.nn.utils.clip_grads_with_norm_(self.parameters, max_norm, norm)
+        return float(norm)
 
     def step(self, factor: float) -> None:
         """One update at `factor` times the peak learning rates, then gradients are dropped."""
@@ -88,7 +102,10 @@ class Optimizer:
             parameter.grad = None
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """The whole state as `<parameter name>/<key>` -> tensor; the tensors are the live ones, not copies."""
+        """The whole state as `<parameter name>/<key>` -> tensor; the tensors are the live ones, not copies.
+
+        State of sharded parameters is sharded alike (`rinsho.distributed.whole`).
+        """
         return {
             f"{name}/{key}": value
             for name, parameter in self._named.items()
@@ -96,11 +113,15 @@ class Optimizer:
         }
 
     def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Takes over a state that `state_tensors` gave; parameters without state start fresh.
+        """Takes over a state that `state_tensors` gave, made whole; parameters without state start fresh.
+
+        The parameters' own sharding decides how it is held, so it may come from another number of processes.
 
         Raises:
             UserError: state for a parameter that is not trained here.
         """
+        from rinsho.distributed import like
+
         for key, value in tensors.items():
             name, _, entry = key.rpartition("/")
             parameter = self._named.get(name)
@@ -111,7 +132,7 @@ class Optimizer:
                     todo="choose another --out",
                 )
             # AdamW's fused kernel wants its step counter beside the parameter, too.
-            self._home[id(parameter)].state[parameter][entry] = value.to(parameter.device, copy=True)
+            self._home[id(parameter)].state[parameter][entry] = like(value, parameter)
 
 
 def make_optimizer(

@@ -39,14 +39,17 @@ NOT_PRODUCT = {
     "report.json",
     "report.md",
     "report.html",
+    "loss.png",
     ".token_counts.jsonl",
     "recipe.resolved.yaml",
 }
-# Settings that never change the product: where and in how many processes the work is done, how often something is
-# written on the way, and limits that only decide whether a run goes on. They may differ when a stage continues.
+# Settings that never change the product, or only its last digits (sums in another order): where, in what parts and in
+# how many processes the work is done, how often something is written on the way, and limits that only decide whether a
+# run goes on. They may differ when a stage continues.
 NOT_IDENTITY = {
     "workers", "save_every_steps", "log_every_steps", "keep_checkpoints", "max_broken_fraction", "max_skipped_steps",
-    "executor", "slurm",
+    "executor", "slurm", "parallelism", "micro_batch_rows", "activation_checkpointing", "compile", "loss_chunk_tokens",
+    "background_checkpoints", "plot",
 }  # fmt: skip
 PACKAGES = (
     "torch",
@@ -92,7 +95,7 @@ class Stage:
         with (self.out / "log.txt").open("a", encoding="utf-8") as file:
             file.write(f"{_now()} {message}\n")
 
-    def metric(self, **figures: float | int | str | None) -> None:
+    def metric(self, **figures: Any) -> None:
         """Appends one line to metrics.jsonl."""
         with (self.out / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(figures, ensure_ascii=False) + "\n")
@@ -152,7 +155,8 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """All lines of metrics.jsonl; a last line that a kill cut off is left out."""
     rows: list[dict[str, Any]] = []
     try:
-        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        # The last line may be torn inside a character; and U+2028 in a name ends no line.
+        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8", errors="replace").split("\n")
     except FileNotFoundError:
         return rows
     for line in lines:

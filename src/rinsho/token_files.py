@@ -2,49 +2,40 @@
 
     tokens.bin      all documents one after another, each with its begin and end mark (uint16 or uint32)
     documents.npy   int64 offsets into it, one more than documents
-    tokens.json     the manifest: tokenizer, settings, counts, hashes
+    sources.npy     int32, of every document the place of its source in sources.json
+    sources.json    the sources in the order they appear: corpus, source, documents, tokens, characters
+    ids.txt         the documents' ids as JSON strings, a line each
+    tokens.json     the manifest: tokenizer, settings, counts, sizes and hashes of the other files
 
-An encoded corpus is a folder of two of them: `train/` and, where something is held out, `validation/`.
+An encoded corpus is a folder of two of them: `train/` and, where something is held out, `validation/`. They are
+written by `rinsho.token_writing`.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from hashlib import blake2b
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import orjson
+from numpy.typing import NDArray
 
-from rinsho.document import shard_paths, training_folder
 from rinsho.errors import UserError
-from rinsho.files import atomic_folder, file_hash
+from rinsho.files import file_hash
 from rinsho.packing import Ints
 from rinsho.run import read_done
-from rinsho.token_pieces import (
-    NO_COPIES,
-    Copying,
-    Job,
-    Selection,
-    Tally,
-    TextTokenizer,
-    load_tokenizer,
-    make_pieces,
-    token_dtype,
-)
 
-FORMAT = 1
+FORMAT = 2
 TOKENS, DOCUMENTS, MANIFEST = "tokens.bin", "documents.npy", "tokens.json"
+SOURCE_OF, SOURCES, IDS = "sources.npy", "sources.json", "ids.txt"
+FILES = (TOKENS, DOCUMENTS, SOURCE_OF, SOURCES, IDS)
 TRAIN, VALIDATION = "train", "validation"
 SUMS = ("documents", "tokens", "characters", "text_bytes", "broken_records")  # counts of a manifest that add up
-KEYS = {*SUMS, "tokenizer", "vocab_size", "dtype", "copying", "selection", "hashes", "sources", "shards", "broken"}
-LISTED_SOURCES = 100  # in the manifest, by their tokens; the others are one row
-LISTED_BROKEN = 1000
-COPY_BYTES = 4 << 20
+KEYS = {*SUMS, "tokenizer", "vocab_size", "dtype", "copying", "selection", "files", "shards", "broken"}
 
 
 class TokenArray(Protocol):
@@ -52,6 +43,17 @@ class TokenArray(Protocol):
 
     def __len__(self) -> int: ...
     def __getitem__(self, place: Any) -> Any: ...
+
+
+class SourceRow(NamedTuple):
+    """What a corpus has of a source; `folder` names the encoded corpus it was opened from, if it was one."""
+
+    name: str
+    documents: int
+    tokens: int
+    characters: int
+    corpus: str = ""
+    folder: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,33 @@ class TokenFile:
         tokens: (tokens,) uint16 or uint32, memory-mapped.
         offsets: (documents + 1,) where each document begins, and the end.
         manifest: what tokens.json holds; for several folders the first's, with the sums of all.
+        source_of: (documents,) int32, the place of each document's source in `sources`.
+        sources: in the order they appear in the text.
+        folders: the token folders, each with its number of documents.
     """
 
     tokens: TokenArray
     offsets: Ints
     manifest: dict[str, Any]
+    source_of: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    sources: Sequence[SourceRow] = ()
+    folders: tuple[tuple[Path, int], ...] = ()
+
+    def ids(self, numbers: Iterable[int]) -> list[str]:
+        """The ids of documents by their numbers (from 0), each once, by rising number.
+
+        They are read from the disk, a second or two for ten million documents. Without a folder it is the numbers.
+        """
+        wanted = sorted({int(number) for number in numbers})
+        if not self.folders:
+            return list(map(str, wanted))
+        found: list[str] = []
+        begin = 0
+        for folder, documents in self.folders:
+            inside = [number - begin for number in wanted if begin <= number < begin + documents]
+            found += _lines(folder / IDS, inside)
+            begin += documents
+        return found
 
 
 class Parts(NamedTuple):
@@ -74,106 +98,6 @@ class Parts(NamedTuple):
 
     training: TokenFile
     validation: TokenFile | None
-
-
-def encode_corpora(
-    corpora: Sequence[Path],
-    tokenizer: TextTokenizer | Path,
-    folder: Path,
-    *,
-    scratch: Path,
-    fingerprint: str = "",
-    validation_fraction: float = 0.0,
-    copying: Copying,
-    workers: int = 1,
-    label: str = "tokens",
-    tally: Tally | None = None,
-) -> Parts:
-    """The token folders `train` and `validation` of corpora, in `folder`.
-
-    Held out are the `validation` folders of the corpora; where none has one, a share of the documents, chosen by seed
-    (that of `copying`) and id. Held-out text is never followed by copies.
-
-    Raises:
-        UserError: as `write_tokens`; a corpus is not there or holds no documents.
-    """
-    own = [corpus / VALIDATION for corpus in corpora if _holds_files(corpus / VALIDATION)]
-    fraction = 0.0 if own else validation_fraction
-    shards = shard_paths([training_folder(corpus) for corpus in corpora])
-    shards = [path for path in shards if not any(aside in path.parents for aside in own)]
-
-    def part(name: str, shards: Sequence[Path], copies: Copying) -> TokenFile:
-        return write_tokens(
-            shards,
-            tokenizer,
-            folder / name,
-            scratch=scratch / name,
-            workers=workers,
-            fingerprint=fingerprint,
-            copying=copies,
-            selection=Selection(fraction, name == VALIDATION, copying.seed) if fraction else None,
-            label=f"{label} ({name})",
-            tally=tally,
-        )
-
-    training = part(TRAIN, shards, copying)
-    if not (own or fraction):
-        return Parts(training, None)
-    return Parts(training, part(VALIDATION, shard_paths(own) if own else shards, NO_COPIES))
-
-
-def write_tokens(
-    shards: Sequence[Path],
-    tokenizer: TextTokenizer | Path,
-    folder: Path,
-    *,
-    scratch: Path,
-    workers: int = 1,
-    fingerprint: str = "",
-    copying: Copying = NO_COPIES,
-    selection: Selection | None = None,
-    label: str = "tokens",
-    tally: Tally | None = None,
-) -> TokenFile:
-    """The token folder of the shards: begin mark, text and end mark of every document, in the order of the shards.
-
-    Each shard is encoded into a piece in `scratch` and skipped when it is already there, so an interrupted run
-    continues; the bytes are the same for any number of workers. The pieces go when the folder is there: until then the
-    ids are on the disk twice.
-
-    `tokenizer` is a tokenizer folder, or a tokenizer, which works in this process whatever `workers` says (processes; 0
-    is one a core). Of a folder the `fingerprint` (`rinsho.tokenization.fingerprint`) is found when it is not given.
-    `label` begins the progress line, `tally` is told what this run itself encoded.
-
-    Raises:
-        UserError: a shard is damaged; a worker was ended; `folder` holds tokens made in another way.
-    """
-    ready = load_tokenizer(tokenizer) if isinstance(tokenizer, Path) else tokenizer
-    if isinstance(tokenizer, Path) and not fingerprint:
-        from rinsho.tokenization import fingerprint as fingerprint_of
-
-        fingerprint = fingerprint_of(cast(Any, ready))
-    about = _settings(fingerprint, len(ready), copying, selection)
-    # The name keeps apart pieces that an interrupted run made with another tokenizer or in another way.
-    made_with = blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=8).hexdigest()
-    own = scratch / made_with
-    pieces = [own / f"{number:05d}" for number in range(len(shards))]
-    if not (folder / MANIFEST).exists():
-        jobs = [Job(shard, piece, tokenizer, copying, selection) for shard, piece in zip(shards, pieces, strict=True)]
-        make_pieces(jobs, ready, workers, label, tally or Tally())
-        _join(pieces, folder, about)
-    made = open_tokens(folder)
-    if any(made.manifest[key] != value for key, value in about.items()):
-        raise UserError(
-            "the token files in here were made in another way",
-            where=folder,
-            expected="the same tokenizer and settings",
-            todo="delete the folder to make it anew",
-        )
-    shutil.rmtree(own, ignore_errors=True)
-    with suppress(OSError):  # not there, or it holds other things, which are not ours to delete
-        scratch.rmdir()
-    return made
 
 
 def open_tokens(folder: Path, fingerprint: str | None = None) -> TokenFile:
@@ -192,19 +116,17 @@ def open_tokens(folder: Path, fingerprint: str | None = None) -> TokenFile:
             expected=f"{fingerprint}, the fingerprint of the given tokenizer",
             todo="give the tokenizer they were made with, or encode the corpus again",
         )
-    dtype, count = np.dtype(manifest["dtype"]), int(manifest["tokens"])
-    try:
-        offsets = np.lib.format.open_memmap(folder / DOCUMENTS, mode="r")
-        size_bytes = (folder / TOKENS).stat().st_size
-    except (OSError, ValueError):
-        raise _damaged(folder, "a file is missing or cut off") from None
-    if size_bytes != count * dtype.itemsize:
-        raise _damaged(folder, f"{TOKENS} has {size_bytes} bytes instead of {count * dtype.itemsize}")
-    fits = offsets.dtype == np.int64 and offsets.shape == (manifest["documents"] + 1,)
-    if not fits or (offsets[0], offsets[-1]) != (0, count):
+    _check_sizes(folder, manifest)
+    documents, count = int(manifest["documents"]), int(manifest["tokens"])
+    offsets = _mapped(folder, DOCUMENTS, np.int64, documents + 1)
+    if (offsets[0], offsets[-1]) != (0, count):
         raise _damaged(folder, f"{DOCUMENTS} does not fit {MANIFEST}")
-    tokens = np.memmap(folder / TOKENS, dtype, "r") if count else np.empty(0, dtype)
-    return TokenFile(tokens, offsets, manifest)
+    dtype = np.dtype(manifest["dtype"])
+    tokens = np.asarray(np.memmap(folder / TOKENS, dtype, "r")) if count else np.empty(0, dtype)
+    if len(tokens) != count:
+        raise _damaged(folder, f"{TOKENS} does not fit {MANIFEST}")
+    source_of = _mapped(folder, SOURCE_OF, np.int32, documents)
+    return TokenFile(tokens, offsets, manifest, source_of, _read_sources(folder), ((folder, documents),))
 
 
 def verify_tokens(folder: Path) -> None:
@@ -214,8 +136,8 @@ def verify_tokens(folder: Path) -> None:
         UserError: as `open_tokens`; a file was changed.
     """
     manifest = open_tokens(folder).manifest
-    for name, wanted in manifest["hashes"].items():
-        if file_hash(folder / name) != wanted:
+    for name, about in manifest["files"].items():
+        if file_hash(folder / name) != about["hash"]:
             raise _damaged(folder, f"{name} was changed: its hash is not the one in {MANIFEST}")
 
 
@@ -267,8 +189,8 @@ def open_encoded(paths: Sequence[Path], fingerprint: str | None = None) -> Parts
                     expected="the same tokenizer folder for all of them",
                     todo="encode the corpora again with one tokenizer",
                 )
-    training = [opened[token_folders(path)[0]] for path in paths]
-    validation = [opened[folder] for path in paths for folder in token_folders(path)[1:]]
+    training = [_named(opened[token_folders(path)[0]], path) for path in paths]
+    validation = [_named(opened[folder], path) for path in paths for folder in token_folders(path)[1:]]
     return Parts(_chained(training), _chained(validation) if validation else None)
 
 
@@ -304,73 +226,39 @@ class _Chain:
         return self.arrays[which][place - start]
 
 
+def _named(file: TokenFile, path: Path) -> TokenFile:
+    """The token file with the name of the encoded corpus it was opened from at its sources."""
+    return replace(file, sources=[row._replace(folder=path.absolute().name) for row in file.sources])
+
+
 def _chained(files: Sequence[TokenFile]) -> TokenFile:
     if len(files) == 1:
         return files[0]
     tokens = _Chain([file.tokens for file in files])
     offsets = [file.offsets[1:] + start for file, start in zip(files, tokens.starts[:-1], strict=True)]
+    sources: list[SourceRow] = []
+    source_of = []
+    for file in files:
+        source_of.append(file.source_of + np.int32(len(sources)))
+        sources += file.sources
     sums = {key: sum(file.manifest[key] for file in files) for key in SUMS}
     broken = [row for file in files for row in file.manifest["broken"]]
     manifest = {**files[0].manifest, **sums, "broken": broken}
-    return TokenFile(tokens, np.concatenate([np.zeros(1, np.int64), *offsets]), manifest)
+    folders = tuple(folder for file in files for folder in file.folders)
+    starts = np.concatenate([np.zeros(1, np.int64), *offsets])
+    return TokenFile(tokens, starts, manifest, np.concatenate(source_of), sources, folders)
 
 
-def _settings(fingerprint: str, vocab_size: int, copying: Copying, selection: Selection | None) -> dict[str, Any]:
-    """What decides the ids of given shards, as the manifest has it."""
-    return {
-        "format": FORMAT,
-        "tokenizer": fingerprint,
-        "vocab_size": vocab_size,
-        "dtype": token_dtype(vocab_size).name,
-        "copying": vars(copying) if copying.fraction else None,
-        "selection": vars(selection) if selection else None,
-    }
-
-
-def _join(pieces: Sequence[Path], folder: Path, about: Mapping[str, Any]) -> None:
-    """Makes the folder; memory holds the offsets, and the names of the sources of all shards."""
-    records = [json.loads((piece / "piece.json").read_text(encoding="utf-8")) for piece in pieces]
-    sums = {key: sum(record[key] for record in records) for key in SUMS}
-    offsets = np.zeros(sums["documents"] + 1, np.int64)
-    sources: dict[str, list[int]] = {}
-    broken: list[dict[str, str]] = []
-    digest = blake2b(digest_size=16)
-    with atomic_folder(folder) as aside:
-        filled = 1
-        with (aside / TOKENS).open("wb") as target:
-            for piece, record in zip(pieces, records, strict=True):
-                offsets[filled : filled + record["documents"]] = np.load(piece / "lengths.npy")
-                filled += record["documents"]
-                with (piece / "tokens.bin").open("rb") as file:
-                    while block := file.read(COPY_BYTES):
-                        target.write(block)
-                        digest.update(block)
-                broken += record.pop("broken")
-                for name, (documents, tokens) in record.pop("sources").items():
-                    before = sources.get(name, [0, 0])
-                    sources[name] = [before[0] + documents, before[1] + tokens]
-        np.save(aside / DOCUMENTS, np.cumsum(offsets, out=offsets))
-        manifest = {
-            **about,
-            **sums,
-            "hashes": {TOKENS: digest.hexdigest(), DOCUMENTS: file_hash(aside / DOCUMENTS)},
-            "sources": _source_rows(sources),
-            "shards": records,
-            "broken": broken[:LISTED_BROKEN],
-        }
-        text = json.dumps(manifest, ensure_ascii=False, indent=1)
-        (aside / MANIFEST).write_text(text + "\n", encoding="utf-8")
-
-
-def _source_rows(sources: Mapping[str, list[int]]) -> list[dict[str, Any]]:
-    """The sources by falling number of tokens; a text may have as many sources as documents, so only the first ones."""
-    ranked = sorted(sources.items(), key=lambda row: (-row[1][1], row[0]))
-    rows = [{"source": name, "documents": each[0], "tokens": each[1]} for name, each in ranked[:LISTED_SOURCES]]
-    rest = [each for _, each in ranked[LISTED_SOURCES:]]
-    if rest:
-        counts = {"documents": sum(each[0] for each in rest), "tokens": sum(each[1] for each in rest)}
-        rows.append({"source": f"({len(rest)} others)", **counts})
-    return rows
+def _lines(path: Path, numbers: Sequence[int]) -> list[str]:
+    """Lines of a file by rising number, without reading the others into memory."""
+    found = []
+    at = 0
+    if numbers:
+        with path.open("rb", buffering=1 << 20) as file:
+            for number in numbers:
+                found.append(str(orjson.loads(next(islice(file, number - at, None)))))
+                at = number + 1
+    return found
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
@@ -393,11 +281,39 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def _check_sizes(folder: Path, manifest: dict[str, Any]) -> None:
+    for name in FILES:
+        wanted = manifest["files"].get(name, {}).get("bytes")
+        try:
+            size_bytes = (folder / name).stat().st_size
+        except OSError:
+            raise _damaged(folder, f"{name} is missing") from None
+        if size_bytes != wanted:
+            raise _damaged(folder, f"{name} has {size_bytes} bytes instead of {wanted}")
+
+
+def _mapped(folder: Path, name: str, dtype: Any, length: int) -> NDArray[Any]:
+    """An array file as a plain array: slices of a memmap take five times as long to make."""
+    try:
+        found = np.lib.format.open_memmap(folder / name, mode="r") if length else np.load(folder / name)
+    except (OSError, ValueError):
+        raise _damaged(folder, f"{name} is not readable") from None
+    if found.dtype != dtype or found.shape != (length,):
+        raise _damaged(folder, f"{name} does not fit {MANIFEST}")
+    return np.asarray(found)
+
+
+def _read_sources(folder: Path) -> list[SourceRow]:
+    try:
+        rows = orjson.loads((folder / SOURCES).read_bytes())
+        return [
+            SourceRow(row["source"], row["documents"], row["tokens"], row["characters"], row["corpus"]) for row in rows
+        ]
+    except (ValueError, KeyError, TypeError):
+        raise _damaged(folder, f"{SOURCES} is not readable") from None
+
+
 def _damaged(folder: Path, what: str) -> UserError:
     return UserError(
         what, where=folder, expected="the files as they were written", todo="copy the folder again or encode it anew"
     )
-
-
-def _holds_files(folder: Path) -> bool:
-    return folder.is_dir() and any(folder.iterdir())

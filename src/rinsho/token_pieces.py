@@ -1,6 +1,6 @@
 """Shards to pieces of a token folder, each by a worker process that makes it whole or not at all.
 
-See `rinsho.token_files`, which joins them.
+See `rinsho.token_writing`, which joins them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from rinsho.document import Broken, Document, byte_length, printable_name, read_documents
@@ -121,13 +122,13 @@ class Encoded(NamedTuple):
 def encode_shard(job: Job, count: Count) -> Encoded:
     """Makes the piece of a shard, whole or not at all.
 
-    `count` is told documents and characters read, taken or not. The piece is a folder with `tokens.bin`,
-    `lengths.npy` (int64) and `piece.json`.
+    `count` is told documents and characters read, taken or not. The piece is a folder with `tokens.bin`, `ids.txt`,
+    `lengths.npy` (int64), `sources.npy` (int32 places in the sources of piece.json) and `piece.json`.
     """
     tokenizer = _loaded(job.tokenizer) if isinstance(job.tokenizer, Path) else job.tokenizer
     encoded = _Encoder(tokenizer, job.copying)
     rows: list[dict[str, str]] = []
-    lengths, sources = array("q"), dict[str, list[int]]()
+    lengths, sources = array("q"), _Sources()
     totals = {"characters": 0, "text_bytes": 0, "broken_records": 0}
     read, characters_read = [0, 0], 0
 
@@ -150,23 +151,41 @@ def encode_shard(job: Job, count: Count) -> Encoded:
                 yield document
 
     with atomic_folder(job.piece) as aside:
-        with (aside / "tokens.bin").open("wb", buffering=1 << 20) as file:
+        with (aside / "tokens.bin").open("wb", 1 << 20) as file, (aside / "ids.txt").open("wb", 1 << 20) as names:
             for document, ids in encoded(chosen()):
                 file.write(ids.data)
+                names.write(orjson.dumps(printable_name(document.id), option=orjson.OPT_APPEND_NEWLINE))
                 lengths.append(len(ids))
                 totals["characters"] += len(document.text)
                 totals["text_bytes"] += byte_length(document.text)
-                source = sources.setdefault(printable_name(str(document.meta.get("source") or "")), [0, 0])
-                source[0] += 1
-                source[1] += len(ids)
+                sources.add(document, len(ids))
         count(*read)
         about = {"shard": printable_name(job.shard.name), "hash": file_hash(job.shard), "documents": len(lengths)}
-        record = {**about, "tokens": sum(lengths), **totals, "sources": sources, "broken": rows}
+        record = {**about, "tokens": sum(lengths), **totals, "sources": sources.rows, "broken": rows}
         stop_if_orphan()
+        np.save(aside / "sources.npy", np.array(sources.of, np.int32))
         np.save(aside / "lengths.npy", np.array(lengths, np.int64))
         (aside / "piece.json").write_text(json.dumps(record, ensure_ascii=False), encoding="utf-8")
         stop_if_orphan()
     return Encoded(totals["text_bytes"], characters_read, peak_memory_bytes())
+
+
+class _Sources:
+    """The sources of a shard in the order they appear, each [name, documents, tokens, characters]."""
+
+    def __init__(self) -> None:
+        self.of = array("i")  # of every document
+        self.rows: list[list[Any]] = []
+        self._places: dict[str, int] = {}
+
+    def add(self, document: Document, tokens: int) -> None:
+        name = printable_name(str(document.meta.get("source") or ""))
+        place = self._places.setdefault(name, len(self.rows))
+        if place == len(self.rows):
+            self.rows.append([name, 0, 0, 0])
+        row = self.rows[place]
+        row[1:] = row[1] + 1, row[2] + tokens, row[3] + len(document.text)
+        self.of.append(place)
 
 
 def make_pieces(jobs: Sequence[Job], ready: TextTokenizer, workers: int, label: str, tally: Tally) -> None:

@@ -61,7 +61,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random base model of ours with a tokenizer trained on invented sentences."""
     from rinsho import tokenization, tokenizer
-    from rinsho.model import ModelSettings, build, save_folded
+    from rinsho.model import ModelSettings, build
+    from rinsho.model_folder import save_folded
 
     root, draw = tmp_path_factory.mktemp("base"), random.Random(3)
     texts = ["".join(_sentence(draw) for _ in range(4)) for _ in range(200)]

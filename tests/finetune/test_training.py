@@ -46,7 +46,7 @@ def test_the_product_opens_with_stock_transformers_and_says_what_it_was_tuned_on
     import torch
     from transformers import AutoModelForCausalLM
 
-    from rinsho.model import load_unfolded
+    from rinsho.model_folder import load_unfolded
 
     stock = AutoModelForCausalLM.from_pretrained(tuned).eval()
     assert stock.config.model_type == "arcee"
@@ -110,7 +110,7 @@ def test_micro_batches_change_nothing_but_rounding(base: Path, data: Path, tmp_p
 
 def test_new_rows_start_near_the_others(base: Path) -> None:
     from rinsho.finetune import models
-    from rinsho.model import load_unfolded
+    from rinsho.model_folder import load_unfolded
 
     model, tokenizer, _ = models.load(base, small())
     before = load_unfolded(base).model.embed_tokens.weight

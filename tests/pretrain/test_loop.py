@@ -1,6 +1,8 @@
 """The loop against a plain one, in parts, stopped and continued, and with numbers that are not finite."""
 
+import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,10 +13,11 @@ from rinsho.errors import UserError
 from rinsho.model import build
 from rinsho.modeling import next_token_loss
 from rinsho.pretrain import Recipe
+from rinsho.pretrain.data import HeldOut, HeldOutSource
 from rinsho.pretrain.loop import Trainer, total_steps
 from rinsho.run import Stage, read_metrics
 from rinsho.token_files import TokenFile
-from rinsho.tokens import IGNORED, Batch, pack
+from rinsho.tokens import IGNORED, Batch, RowOrder, pack
 
 VOCAB = 64
 MODEL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "max_position_embeddings": 64}
@@ -30,6 +33,7 @@ SETTINGS = {
     "threads": 1,
     "dtype": "fp32",
     "device": "cpu",
+    "plot": False,
 }
 
 
@@ -47,11 +51,21 @@ def rows_of(recipe):
     return pack(TokenFile(tokens, offsets, {}), recipe.sequence_length, how=how, document_bounds=bounds, pad_id=2)
 
 
+def data_of(recipe, **parts):
+    rows = parts.get("rows") or rows_of(recipe)
+    half = len(rows) // 2
+    sources = [
+        HeldOutSource("a", list(range(half)), 100, 150),
+        HeldOutSource("b", list(range(half, len(rows))), 300, 200),
+    ]
+    held_out = HeldOut(rows, sources) if parts.get("held_out", True) else None
+    return SimpleNamespace(rows=rows, order=RowOrder(len(rows), recipe.seed), held_out=held_out)
+
+
 def trainer_of(folder, recipe, **parts):
     stage = Stage("pretrain", folder)
     stage.partial.mkdir(parents=True, exist_ok=True)
-    rows = parts.get("rows") or rows_of(recipe)
-    return Trainer(recipe, build(recipe.model, VOCAB, recipe.seed), rows, parts.get("validation", rows), stage)
+    return Trainer(recipe, build(recipe.model, VOCAB, recipe.seed), data_of(recipe, **parts), stage)
 
 
 def train(folder, recipe, **parts):
@@ -87,7 +101,7 @@ def test_our_loss_curve_equals_a_plain_loop(tmp_path, changes):
     optimizer = torch.optim.AdamW(groups, lr=1e-2, betas=(0.9, 0.95), eps=1e-8)
     expected = []
     for step in range(8):
-        numbers = trainer._order.take(4 * step, 4)
+        numbers = trainer.order.take(4 * step, 4)
         ids, positions, labels = map(torch.from_numpy, rows.batch(numbers))
         logits = model(input_ids=ids, position_ids=positions, use_cache=False).logits
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
@@ -114,25 +128,30 @@ def test_four_times_two_rows_equal_one_times_eight(tmp_path, optimizer, monkeypa
         torch.testing.assert_close(weights(parts)[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
 
 
+def interrupt(trainer, after):
+    """Trains until the step after so many steps, which is never taken."""
+    real, done = trainer.step, 0
+
+    def step():
+        nonlocal done
+        done += 1
+        if done > after:
+            raise KeyboardInterrupt
+        return real()
+
+    trainer.step = step
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    trainer.saver.wait()
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_stopped_and_continued_equals_uninterrupted_bit_for_bit(tmp_path, optimizer):
     recipe = recipe_of(optimizer=optimizer, model={"residual_dropout": 0.1, "attention_dropout": 0.1})
     whole = train(tmp_path / "whole", recipe)
     with reproducible(1):
-        stopped = trainer_of(tmp_path / "stopped", recipe)
-        real, done = stopped.step, 0
-
-        def step():
-            nonlocal done
-            done += 1
-            if done > 5:
-                raise KeyboardInterrupt
-            return real()
-
-        stopped.step = step
-        with pytest.raises(KeyboardInterrupt):
-            stopped.train()
-    torch.manual_seed(99)  # whatever happened to the random state in between
+        interrupt(trainer_of(tmp_path / "stopped", recipe), after=5)
+    torch.manual_seed(99)  # the random state is nothing that has to be saved
     again = train(tmp_path / "stopped", recipe)
     assert_same(weights(whole), weights(again))
     assert_same(whole.optimizer.state_tensors(), again.optimizer.state_tensors())
@@ -140,43 +159,94 @@ def test_stopped_and_continued_equals_uninterrupted_bit_for_bit(tmp_path, optimi
     assert [row["step"] for row in read_metrics(tmp_path / "stopped") if "loss" in row] == list(range(1, 9))
 
 
-class Poisoned:
-    """Rows some of whose batches make the loss infinite."""
+def disturbed(folder, recipe, factors):
+    """A trainer whose loss is multiplied by a factor where the rows at some position of the order are used."""
+    trainer = trainer_of(folder, recipe, held_out=False)
+    real_take, real_loss = trainer.order.take, trainer._loss
+    now = {"factor": 1.0}
 
-    def __init__(self, rows, trainer_of_bad, bad):
-        self.rows, self.bad, self.calls = rows, bad, 0
-        self.poison = trainer_of_bad
+    def take(position, count):
+        now["factor"] = factors.get(position // count, 1.0)
+        return real_take(position, count)
 
-    def __len__(self):
-        return len(self.rows)
-
-    def batch(self, numbers):
-        self.calls += 1
-        self.poison(self.calls in self.bad)
-        return self.rows.batch(numbers)
-
-
-def poisoned_trainer(folder, recipe, bad):
-    trainer = trainer_of(folder, recipe, validation=None)
-    factor = {"now": 1.0}
-    trainer.rows = Poisoned(trainer.rows, lambda on: factor.update(now=math.inf if on else 1.0), bad)
-    real = trainer._loss
-    trainer._loss = lambda batch: real(batch) * factor["now"]
+    trainer.order.take = take
+    trainer._loss = lambda batch: real_loss(batch) * now["factor"]
     return trainer
 
 
-def test_a_step_that_is_not_finite_is_skipped_and_counted(tmp_path):
-    trainer = poisoned_trainer(tmp_path, recipe_of(), bad={3, 5})
+def spikes(folder):
+    return [json.loads(line) for line in (folder / "spikes.jsonl").read_text().splitlines()]
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_recorded_with_its_documents(tmp_path):
+    recipe = recipe_of()
+    trainer = disturbed(tmp_path, recipe, {2: math.inf, 4: math.nan})
     end = trainer.train()
     assert (end.step, end.skipped_steps) == (8, 2)
     assert all(torch.isfinite(tensor).all() for tensor in weights(trainer).values())
-    assert [row["step"] for row in read_metrics(tmp_path) if "skipped_steps" in row] == [3, 5]
+    first, second = spikes(tmp_path)
+    assert (first["step"], first["reason"], first["action"], first["loss"]) == (3, "not_finite", "skip", None)
+    assert second["step"] == 5
+    rows = rows_of(recipe)
+    expected = rows.documents_of(RowOrder(len(rows), recipe.seed).take(8, 4))
+    assert first["ids"] == [str(number) for number in expected]
+    assert first["documents"] == len(expected) > 0
+    assert [row["step"] for row in read_metrics(tmp_path) if "spike" in row] == [3, 5]
 
 
 def test_too_many_of_them_stop_the_run(tmp_path):
-    trainer = poisoned_trainer(tmp_path, recipe_of(max_skipped_steps=1), bad={2, 3})
+    trainer = disturbed(tmp_path, recipe_of(max_skipped_steps=1), {1: math.inf, 2: math.inf})
     with pytest.raises(UserError, match="not finite"):
         trainer.train()
+    assert [spike["step"] for spike in spikes(tmp_path)] == [2, 3]
+
+
+JUMPY = {"max_tokens": 128 * 20, "spike_window": 8, "spike_sigmas": 4.0, "schedule": "constant"}
+
+
+def test_a_jump_of_a_finite_loss_is_skipped_like_a_step_without_gradient(tmp_path):
+    recipe = recipe_of(**JUMPY)
+    calm = train(tmp_path / "calm", recipe, held_out=False)
+    jumpy = disturbed(tmp_path / "jumpy", recipe, {12: 50.0})
+    end = jumpy.train()
+    assert [(spike["step"], spike["reason"]) for spike in spikes(tmp_path / "jumpy")] == [(13, "loss")]
+    assert end.skipped_steps == 1
+    assert losses(tmp_path / "jumpy")[:12] == losses(tmp_path / "calm")[:12]
+    assert losses(tmp_path / "jumpy")[13] != losses(tmp_path / "calm")[13]
+    assert calm.at.skipped_steps == 0
+
+
+def test_a_recorded_jump_changes_nothing(tmp_path):
+    recipe = recipe_of(**JUMPY, on_spike="record", grad_clip=1e9)
+    end = disturbed(tmp_path, recipe, {12: 3.0}).train()
+    assert end.skipped_steps == 0
+    assert [spike["action"] for spike in spikes(tmp_path)] == ["record"]
+
+
+def test_a_rollback_goes_back_to_the_checkpoint_and_on_behind_the_spike(tmp_path):
+    recipe = recipe_of(**JUMPY, on_spike="rollback", save_every_steps=5)
+    trainer = disturbed(tmp_path, recipe, {12: 50.0})
+    trained, real = [], trainer.optimizer.step
+    trainer.optimizer.step = lambda factor: (trained.append((trainer.at.step, trainer.at.rows // 4)), real(factor))
+    end = trainer.train()
+    assert (end.step, end.skipped_steps, end.rows) == (20, 1, 4 * 23)
+    # steps 0..11 on batches 0..11; batch 12 jumps; back to step 10, on with batch 13
+    assert trained == [(step, step) for step in range(12)] + [(step, step + 3) for step in range(10, 20)]
+    steps = [row["step"] for row in read_metrics(tmp_path) if "loss" in row]
+    assert steps == list(range(1, 21))
+
+
+def test_a_kill_after_a_rollback_ends_with_the_same_bits(tmp_path):
+    recipe = recipe_of(**JUMPY, on_spike="rollback", save_every_steps=5)
+    whole = disturbed(tmp_path / "whole", recipe, {12: 50.0})
+    whole.train()
+    stopped = disturbed(tmp_path / "stopped", recipe, {12: 50.0})
+    interrupt(stopped, after=14)
+    again = disturbed(tmp_path / "stopped", recipe, {12: 50.0})
+    again.train()
+    assert_same(weights(whole), weights(again))
+    assert losses(tmp_path / "whole") == losses(tmp_path / "stopped")
+    assert (tmp_path / "whole/spikes.jsonl").read_bytes() == (tmp_path / "stopped/spikes.jsonl").read_bytes()
 
 
 def test_one_batch_can_be_learned_by_heart(tmp_path):
@@ -190,7 +260,7 @@ def test_one_batch_can_be_learned_by_heart(tmp_path):
         def batch(self, numbers):
             return rows.batch([0, 1, 2, 3][: len(numbers)])
 
-    end = train(tmp_path, recipe, rows=Same(), validation=None).at
+    end = train(tmp_path, recipe, rows=Same(), held_out=False).at
     assert end.loss < 0.1
 
 
@@ -202,14 +272,34 @@ def test_bf16_stays_close_to_fp32(tmp_path):
     assert all(tensor.dtype == torch.float32 for tensor in weights(low).values())
 
 
-def test_validation_loss_is_the_mean_over_all_held_out_tokens(tmp_path):
-    recipe = recipe_of(micro_batch_rows=3)
-    trainer = trainer_of(tmp_path, recipe)
-    rows = trainer.validation
-    batch = rows.batch(range(len(rows)))
-    with torch.no_grad():
-        expected = next_token_loss(trainer.model.eval(), *map(torch.from_numpy, batch)).item() / batch.targets
-    assert trainer.held_out_loss() == pytest.approx(expected, rel=1e-5)
+def test_held_out_loss_of_every_source_and_of_all(tmp_path):
+    trainer = trainer_of(tmp_path, recipe_of(micro_batch_rows=3))
+    trainer.validate()
+    rows, sources = trainer.held_out.rows, trainer.held_out.sources
+    expected = {}
+    for source in sources:
+        batch = rows.batch(source.rows)
+        with torch.no_grad():
+            nats = next_token_loss(trainer.model.eval(), *map(torch.from_numpy, batch)).item()
+        expected[source.name] = nats / batch.targets
+    found = trainer.at.validation
+    assert {name: row["loss"] for name, row in found.items()} == pytest.approx(expected, rel=1e-5)
+    assert found["a"]["bits_per_character"] == pytest.approx(expected["a"] * 100 / 150 / math.log(2))
+    assert trainer.at.validation_loss == pytest.approx((100 * expected["a"] + 300 * expected["b"]) / 400)
+    (line,) = read_metrics(tmp_path)
+    assert line["validation"] == found
+    assert line["validation_bits_per_character"] == pytest.approx(trainer.at.validation_loss * 400 / 350 / math.log(2))
+
+
+def test_the_log_line_has_speed_memory_and_an_unknown_share_of_an_unknown_peak(tmp_path):
+    trainer = train(tmp_path, recipe_of())
+    line = next(row for row in read_metrics(tmp_path) if "loss" in row)
+    assert line["mfu"] is None
+    assert "unknown" in trainer.watch.formula
+    assert line["memory_gib"] > 0.05
+    assert line["tokens_per_second"] > 0
+    trainer.watch.peak = 1e12
+    assert trainer.watch.mfu(100.0) == pytest.approx(100 * trainer.watch.flops.total / 1e12, abs=1e-4)
 
 
 def test_steps_come_from_tokens_or_epochs():

@@ -6,12 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 import toy_pretraining as toy
 
 from rinsho.errors import UserError
-from rinsho.model import load_folded, load_unfolded, read_manifest
+from rinsho.model_folder import load_folded, load_unfolded, read_manifest
 from rinsho.pretrain import Recipe, check, run
 from rinsho.recipe import settings
 from rinsho.run import read_metrics
@@ -133,3 +134,71 @@ def test_the_room_opens_without_torch():
     code = "import sys, rinsho.pretrain, rinsho.tokens, rinsho.model; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_kept_steps_are_whole_model_folders_that_stay(stand_in, tmp_path):
+    inputs = toy.toy_inputs(tmp_path)
+    run(recipe_of(keep_every_steps=4, save_every_steps=5, keep_checkpoints=1), inputs, tmp_path / "out")
+    kept = sorted((tmp_path / "out" / "checkpoints").iterdir())
+    assert [folder.name for folder in kept] == ["step-00000004", "step-00000008", "step-00000012"]
+    assert all(
+        {"config.json", "model.safetensors", "tokenizer.json"} <= {path.name for path in folder.iterdir()}
+        for folder in kept
+    )
+    assert [read_manifest(folder)["steps"] for folder in kept] == [4, 8, 12]
+    assert kept[-1].joinpath("model.safetensors").read_bytes() == (tmp_path / "out/model.safetensors").read_bytes()
+    load_folded(kept[0])
+
+
+def test_every_checkpoint_opens_with_transformers_while_training(stand_in, tmp_path, monkeypatch):
+    from transformers import AutoModelForCausalLM
+
+    from rinsho.pretrain import loop
+
+    real, opened = loop.Trainer.step, []
+
+    def step(trainer):
+        for folder in trainer.checkpoints.glob("step-*"):
+            opened.append(AutoModelForCausalLM.from_pretrained(folder).config.model_type)
+        return real(trainer)
+
+    monkeypatch.setattr(loop.Trainer, "step", step)
+    run(recipe_of(save_every_steps=6), toy.toy_inputs(tmp_path), tmp_path / "out")
+    assert opened == ["arcee"] * 6
+
+
+def test_training_goes_on_from_a_published_model(stand_in, finished, tmp_path):
+    folder, _ = finished
+    base, corpus = folder / "out", folder / "corpus"
+    settings = {
+        **toy.SETTINGS,
+        "init_from": "model",
+        "learning_rate": 1e-9,
+        "muon_learning_rate": 1e-9,
+        "copy_fraction": 0,
+    }
+    settings.pop("model")
+    run(Recipe.model_validate(settings), [base, corpus], tmp_path / "out")
+    before, after = load_unfolded(base).state_dict(), load_unfolded(tmp_path / "out").state_dict()
+    for name, tensor in before.items():  # rates of nothing: the weights are those of the base, the scale out and in
+        torch.testing.assert_close(after[name], tensor, rtol=1e-5, atol=1e-6, msg=name)
+    manifest = read_manifest(tmp_path / "out")
+    assert manifest["base"]["steps"] == 12
+    assert manifest["embedding_scale"] == read_manifest(base)["embedding_scale"] != 1
+    first = next(row["loss"] for row in read_metrics(tmp_path / "out") if "loss" in row)
+    fresh = next(row["loss"] for row in read_metrics(base) if "loss" in row)
+    assert first < fresh - 0.3
+
+
+def test_sizes_beside_a_model_to_start_from_are_refused(finished, tmp_path):
+    folder, _ = finished
+    recipe = recipe_of(init_from="model")
+    assert "remove it" in str(check(recipe, [folder / "out", folder / "corpus"])[0])
+    bare = Recipe(init_from="model", sequence_length=128, batch_tokens=1024)
+    assert "positions" in str(check(bare, [folder / "out", folder / "corpus"])[0])
+    assert any("no model in here" in str(problem) for problem in check(bare, [folder / "tokenizer", folder / "corpus"]))
+
+
+def test_rows_that_processes_cannot_share_are_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    assert "multiple of 96 tokens" in str(check(recipe_of(), toy.toy_inputs(tmp_path))[0])

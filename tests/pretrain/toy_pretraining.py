@@ -38,6 +38,7 @@ SETTINGS: dict[str, Any] = {
     "workers": 1,
     "dtype": "fp32",
     "device": "cpu",
+    "plot": False,
 }
 
 
@@ -110,27 +111,30 @@ def kill_at(moment: str) -> None:
 
         loop.Trainer.step = step  # type: ignore[method-assign]
     elif name == "save":
-        real_hash = rinsho.checkpoint.file_hash
-        rinsho.checkpoint.file_hash = lambda path: die() if f"{int(number):08d}" in str(path) else real_hash(path)  # type: ignore
+        real_seal = rinsho.checkpoint._seal
+        rinsho.checkpoint._seal = lambda record: die() if record["step"] == int(number) else real_seal(record)  # type: ignore
     else:
-        real_save = work.save_folded
-
-        def save(*given: Any) -> None:
-            real_save(*given)
-            die()
-
-        work.save_folded = save
+        work.publish_folder = lambda *_: die()  # type: ignore[assignment]
 
 
-def run_once(folder: Path, out: Path) -> dict[str, str]:
+def run_once(folder: Path, out: Path, **changes: Any) -> dict[str, str]:
     """The products' hashes of one run, or of what is left of an interrupted one."""
     from rinsho.pretrain import run
     from rinsho.run import read_done
 
-    run(Recipe.model_validate(SETTINGS), toy_inputs(folder), out)
+    run(Recipe.model_validate({**SETTINGS, **changes}), toy_inputs(folder), out)
     done = read_done(out)
-    assert done is not None
-    return {name: row["hash"] for name, row in done["products"].items()}
+    return {name: row["hash"] for name, row in done["products"].items()} if done else {}
+
+
+def train(folder: str, out: str, kill: str = "", **changes: Any) -> dict[str, str]:
+    """One run, which may be one of several processes (see tests/two_processes.py); the products as `run_once`."""
+    from rinsho.distributed import world
+
+    stand_in()
+    if kill and world().main:
+        kill_at(kill)
+    return run_once(Path(folder), Path(out), **changes)
 
 
 def main(folder: Path, out: Path, moments: list[str]) -> None:

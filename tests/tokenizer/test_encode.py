@@ -14,7 +14,7 @@ from rinsho import pretrain, token_pieces
 from rinsho.document import Document, read_documents, write_documents
 from rinsho.errors import UserError
 from rinsho.run import read_done
-from rinsho.token_files import open_encoded, verify_tokens
+from rinsho.token_files import FILES, open_encoded, verify_tokens
 from rinsho.tokenization import fingerprint, load
 from rinsho.tokenizer import encode
 from rinsho.tokenizer.encode import EncodeRecipe, check, run
@@ -80,7 +80,7 @@ def test_two_workers_give_identical_bytes(
     for workers in (1, 2):
         recipe = RECIPE.model_copy(update={"workers": workers, "validation_fraction": 0.0})
         run(recipe, [tokenizer_folder, corpus], tmp_path / str(workers))
-    names = ("tokens.bin", "documents.npy", "tokens.json")
+    names = (*FILES, "tokens.json")
     assert products(tmp_path / "1") == products(tmp_path / "2")
     assert set(products(tmp_path / "2")) == {f"train/{name}" for name in names}
     assert set(products(encoded)) == {f"{part}/{name}" for part in ("train", "validation") for name in names}

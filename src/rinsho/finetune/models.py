@@ -15,7 +15,7 @@ from rinsho.errors import UserError
 from rinsho.files import write_atomic
 from rinsho.finetune import Recipe
 from rinsho.generate.loading import load_model, load_tokenizer
-from rinsho.model import MANIFEST, load_unfolded, read_manifest, save_folded
+from rinsho.model_folder import MANIFEST, load_unfolded, read_manifest, save_folded
 from rinsho.modeling import RinshoForCausalLM, grow_vocabulary, next_token_loss
 from rinsho.tokenization import RinshoTokenizer, add_chat_tokens
 

@@ -1,15 +1,15 @@
 """Room 4, pre-training: a tokenizer and clean text in, a base model folder out.
 
     rinsho pretrain TOKENIZER CORPUS...
+    torchrun --nproc-per-node 4 -m rinsho pretrain TOKENIZER CORPUS...
 
-In place of corpora it takes what `rinsho tokenizer encode` made of them.
+In place of corpora it takes what `rinsho tokenizer encode` made of them, in place of the tokenizer a model folder.
 
 The product opens with `AutoModelForCausalLM.from_pretrained(<run folder>)`. See docs/pretrain.md.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,13 +17,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from rinsho.document import shard_paths, training_folder
 from rinsho.errors import UserError
-from rinsho.model import ModelSettings, count_parameters
-from rinsho.packing import whole_rows
+from rinsho.model import ModelSettings
+from rinsho.pretrain.mixture import SourceShare
 from rinsho.recipe import Settings
 from rinsho.run import Report, perform
-from rinsho.token_files import is_encoded, open_encoded, open_tokens, token_folders
 
 
 class Recipe(Settings):
@@ -33,11 +31,17 @@ class Recipe(Settings):
         default_factory=lambda: ModelSettings.model_validate({}),
         description="sizes and switches, or `preset: NAME` and what differs (N2.3)",
     )
+    init_from: Literal["nothing", "model"] = Field(
+        "nothing", description="model: the first input is a model folder whose weights are trained on (N2.4-5)"
+    )
     sequence_length: int = Field(512, ge=8, description="tokens in a row (N2.4-1)")
     batch_tokens: int = Field(8192, ge=8, description="tokens in a step, a multiple of sequence_length (N2.4-1)")
-    micro_batch_rows: int = Field(16, ge=1, description="rows computed at a time; changes memory, not the result")
+    micro_batch_rows: int = Field(16, ge=1, description="rows a process computes at a time: memory, not the result")
     max_tokens: int | None = Field(None, ge=1, description="tokens to train on; overrides epochs (N2.4-1)")
     epochs: float = Field(1.0, gt=0, description="passes over the text when max_tokens is not given (N2.4-1)")
+    mixture: dict[str, SourceShare] = Field(
+        default_factory=dict, description="sources of the text by pattern, each with weight or epochs; empty: as it is"
+    )
     pack: Literal["cut", "best_fit"] = Field(
         "best_fit", description="rows cut from one stream (the report), or documents put where they fit (N2.4-1)"
     )
@@ -65,15 +69,43 @@ class Recipe(Settings):
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the graphics card if there is one")
     threads: int | None = Field(None, ge=1, description="processor threads; default: all")
+    parallelism: Literal["ddp", "zero2", "zero3"] = Field(
+        "ddp",
+        description="what torchrun's processes share: rows; with gradients and optimizer; with weights (N2.4-1)",
+    )
+    attn_implementation: Literal["sdpa", "eager", "flex_attention", "varlen"] = Field(
+        "sdpa", description="attention kernel, by transformers' name; varlen: without masks, on a graphics card in bf16"
+    )
+    compile: Literal["auto"] | bool = Field("auto", description="torch.compile of the layers; auto: on a graphics card")
+    activation_checkpointing: bool = Field(False, description="compute activations twice instead of keeping them")
+    fp8: bool = Field(False, description="the blocks' matrices in 8 bit (torchao; Hopper cards and newer)")
+    loss_chunk_tokens: int | None = Field(
+        None, ge=1, description="tokens whose logits are held at a time; default: 1,024, on a graphics card 8,192"
+    )
+    deterministic: bool = Field(True, description="the same bits every time; a graphics card may be faster without")
     save_every_steps: int = Field(100, ge=1, description="a checkpoint to continue from every so many steps (N2.4-1)")
     keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints kept while training")
+    keep_every_steps: int | None = Field(
+        None, ge=1, description="model folders of these steps stay in checkpoints/ for good (N2.4-1: 3,200)"
+    )
+    background_checkpoints: Literal["auto"] | bool = Field(
+        "auto", description="write them while training goes on; auto: on a graphics card"
+    )
     log_every_steps: int = Field(10, ge=1, description="a line in metrics.jsonl every so many steps (NA-4)")
+    plot: bool = Field(True, description="draw loss.png while training, at most once a minute, and at the end (NA-4)")
     validation_every_steps: int = Field(100, ge=1, description="held-out loss every so many steps, and at the end")
     validation_tokens: int = Field(100_000, ge=1, description="held-out tokens the loss is measured on, at most")
     validation_fraction: float = Field(
         0.01, ge=0, lt=1, description="share of documents held out of a corpus that has no validation folder"
     )
-    max_skipped_steps: int = Field(10, ge=0, description="steps with a non-finite loss before the run stops (N2.4-4)")
+    on_spike: Literal["skip", "rollback", "record"] = Field(
+        "skip", description="a step whose loss or gradient jumps: drop it, go back to a checkpoint, or note it (N2.4-4)"
+    )
+    spike_sigmas: float | None = Field(
+        6.0, gt=0, description="standard deviations above the last spike_window steps that are a jump; null: only nan"
+    )
+    spike_window: int = Field(128, ge=8, description="steps a jump is measured against")
+    max_skipped_steps: int = Field(10, ge=0, description="spikes skipped or rolled back before the run stops (N2.4-4)")
     max_broken_fraction: float = Field(0.01, ge=0, le=1, description="share of unreadable documents that is tolerated")
     save_dtype: Literal["float32", "bfloat16"] = Field("float32", description="number form of the published weights")
     workers: int = Field(0, ge=0, description="processes that encode the text, which change no result; 0 is one a core")
@@ -82,13 +114,20 @@ class Recipe(Settings):
 
 
 def run(recipe: Recipe, inputs: Sequence[Path], out: Path) -> Report:
-    """Trains a base model into `out`.
+    """Trains a base model into `out`; under torchrun every process calls it, and the first one alone writes.
 
-    `inputs` are the tokenizer's folder, then one or more corpora (run folders of the corpus room, or any folders with
-    documents), or encoded corpora.
+    `inputs` are the tokenizer's folder, or with init_from a model folder, then one or more corpora (run folders of the
+    corpus room, or any folders with documents), or encoded corpora.
+
+    Raises:
+        UserError: what `check` finds, damaged inputs, or too many spikes.
     """
     for problem in check(recipe, inputs):
         raise problem
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from rinsho.pretrain.together import run_together
+
+        return run_together(recipe, inputs, out)
 
     def work(stage):  # type: ignore[no-untyped-def]
         from rinsho.pretrain.work import work
@@ -100,101 +139,6 @@ def run(recipe: Recipe, inputs: Sequence[Path], out: Path) -> Report:
 
 def check(recipe: Recipe, inputs: Sequence[Path]) -> list[UserError]:
     """All problems that can be known before starting: settings that do not go together, inputs, memory."""
-    found = _settings_problems(recipe)
-    if len(inputs) < 2:
-        found.append(UserError("inputs are missing", where="pretrain", expected="TOKENIZER CORPUS..."))
-        return found
-    tokenizer, *corpora = inputs
-    if not (tokenizer / "tokenizer.json").is_file():
-        found.append(UserError("no tokenizer in here", where=tokenizer, expected="a folder with tokenizer.json"))
-    encoded = [path for path in corpora if is_encoded(path)]
-    if encoded and len(encoded) < len(corpora):
-        found.append(
-            UserError(
-                "corpora and token files are given together",
-                where=encoded[0],
-                expected="one or the other",
-                todo="encode the corpora too: rinsho tokenizer encode",
-            )
-        )
-    elif encoded:
-        found += _token_problems(recipe, encoded, None if found else tokenizer)
-    for corpus in corpora if not encoded else ():
-        try:
-            shard_paths([training_folder(corpus)])
-        except UserError as problem:
-            found.append(problem)
-    return found or _memory_problems(recipe, tokenizer)
+    from rinsho.pretrain.checks import check
 
-
-def copy_problems(recipe: Recipe, encoded: Sequence[Path]) -> list[UserError]:
-    """Encoded corpora whose documents are not followed by the copies that the recipe wants."""
-    found = []
-    for path in encoded:
-        manifest = open_tokens(token_folders(path)[0]).manifest
-        copying = manifest["copying"] or {"fraction": 0.0, "window": 0}
-        if copying["fraction"] != recipe.copy_fraction:
-            found.append(
-                UserError(
-                    f"the token files were made with copy_fraction {copying['fraction']}",
-                    where=path,
-                    expected=f"{recipe.copy_fraction}, as in pretrain.copy_fraction",
-                    todo="change pretrain.copy_fraction, or encode the corpus again",
-                )
-            )
-        elif copying["window"] > recipe.sequence_length // 2:
-            found.append(
-                UserError(
-                    f"the copies in the token files reach back {copying['window']} tokens",
-                    where=path,
-                    expected=f"at most {recipe.sequence_length // 2}, half of pretrain.sequence_length",
-                    todo="encode the corpus again with that copy_window",
-                )
-            )
-    return found
-
-
-def _token_problems(recipe: Recipe, encoded: Sequence[Path], tokenizer: Path | None) -> list[UserError]:
-    try:
-        fingerprint = None
-        if tokenizer is not None:
-            from rinsho.tokenization import fingerprint as fingerprint_of
-
-            fingerprint = fingerprint_of(tokenizer)
-        open_encoded(encoded, fingerprint)
-        return copy_problems(recipe, encoded)
-    except UserError as problem:
-        return [problem]
-
-
-def _memory_problems(recipe: Recipe, tokenizer: Path) -> list[UserError]:
-    """Weights, gradients and optimizer in float32 against this machine's memory; a graphics card has its own."""
-    if recipe.device == "cuda" or Path("/proc/driver/nvidia").exists():
-        return []
-    try:
-        vocab_size = len(json.loads((tokenizer / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"])
-        whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (KeyError, TypeError, ValueError, OSError):
-        return []
-    needed = 16 * count_parameters(recipe.model, vocab_size)
-    if needed < whole:
-        return []
-    what = f"weights, gradients and optimizer need {needed / 2**30:.1f} GiB, this machine has {whole / 2**30:.1f}"
-    return [UserError(what, where="pretrain.model", expected="a smaller model", todo="for instance model: 60m")]
-
-
-def _settings_problems(recipe: Recipe) -> list[UserError]:
-    found = whole_rows(recipe.batch_tokens, recipe.sequence_length, "pretrain.batch_tokens")
-    if recipe.sequence_length > recipe.model.max_position_embeddings:
-        found.append(
-            UserError(
-                f"{recipe.sequence_length} is beyond the model's {recipe.model.max_position_embeddings} positions",
-                where="pretrain.sequence_length",
-                expected="at most model.max_position_embeddings",
-            )
-        )
-    if recipe.pack == "best_fit" and not recipe.document_bounds:
-        found.append(
-            UserError("best_fit needs document_bounds", where="pretrain.pack", expected="pack: cut, or document_bounds")
-        )
-    return found
+    return check(recipe, inputs)

@@ -2,61 +2,135 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rinsho.errors import UserError
-from rinsho.pretrain import Recipe, copy_problems
+from rinsho.packing import Ints, permutation
+from rinsho.pretrain import Recipe
+from rinsho.pretrain.checks import copy_problems
+from rinsho.pretrain.mixture import LISTED, draws, groups_of, labels, problems
 from rinsho.run import Stage, write_atomic
 from rinsho.token_files import (
     Parts,
     TokenFile,
     check_broken,
-    encode_corpora,
     is_encoded,
     open_encoded,
     token_folders,
     verify_tokens,
 )
 from rinsho.token_pieces import Copying, TextTokenizer
-from rinsho.tokens import Rows, pack
+from rinsho.token_writing import encode_corpora
+from rinsho.tokens import Batch, MixedOrder, RowOrder, Rows, pack
+
+MANY_PASSES = 4  # up to four, text that is seen again teaches almost as much as new text (arXiv 2305.16264)
+OTHERS = "(others)"
+CHECKING_SEED = 1  # held-out rows are the same for every seed of the training
+
+Order = RowOrder | MixedOrder
+
+
+@dataclass(frozen=True)
+class HeldOutSource:
+    """A source's held-out rows: their numbers in an order drawn by chance, predicted tokens and characters of all."""
+
+    name: str
+    rows: list[int]
+    tokens: int
+    characters: int
+
+    def bits_per_character(self, nats: float, tokens: float) -> float:
+        """Bits per character from a sum of nats over some predicted tokens."""
+        return nats / max(1.0, tokens) * self.tokens / max(1, self.characters) / math.log(2)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out rows, each of one source; the sources by falling number of tokens."""
+
+    rows: Rows
+    sources: list[HeldOutSource]
+
+    def batch(self, numbers: Sequence[int] | Ints) -> Batch:
+        """The rows of these numbers."""
+        return self.rows.batch(numbers)
+
+    def limit(self, source: HeldOutSource, tokens: int) -> int:
+        """How many rows of a source are measured when `tokens` of all shall be: its share of them, at least one."""
+        wanted = tokens / self.rows.sequence_length
+        return min(len(source.rows), max(1, round(wanted * len(source.rows) / len(self.rows))))
+
+    def mean(self, losses: Mapping[str, float]) -> float:
+        """The mean loss over all tokens, measured or not, from that of every source (nats a token)."""
+        tokens = sum(source.tokens for source in self.sources)
+        return sum(losses[source.name] * source.tokens for source in self.sources) / max(1, tokens)
+
+    def bits_per_character(self, loss: float) -> float:
+        """Bits per character of all the text from its mean loss in nats a token."""
+        tokens = sum(source.tokens for source in self.sources)
+        return loss * tokens / max(1, sum(source.characters for source in self.sources)) / math.log(2)
 
 
 @dataclass(frozen=True)
 class Data:
-    """Rows to train on, and held-out rows with what is needed for bits per character."""
+    """Rows to train on, the order they come in, and held-out rows.
 
-    training: Rows
-    validation: Rows | None
+    Attributes:
+        group_of: of every source the group of rows its documents are in, -1 when they are left out.
+        drawn: rows that the whole run draws from each group.
+    """
+
+    rows: Rows
+    order: Order
+    held_out: HeldOut | None
     tokens: TokenFile
-    held_out: TokenFile | None
+    group_of: list[int]
+    drawn: list[float]
+    held_out_tokens: TokenFile | None = None
 
     @property
-    def tokens_per_character(self) -> float:
-        """Predicted tokens a character of the held-out text."""
-        if self.held_out is None or self.validation is None:
-            return float("nan")
-        return self.validation.inputs / max(1, int(self.held_out.manifest["characters"]))
+    def passes(self) -> list[float]:
+        """How often the run sees the text of each group."""
+        return [rows / max(1, size) for rows, size in zip(self.drawn, np.diff(self.rows.groups).tolist(), strict=True)]
 
     def figures(self) -> dict[str, Any]:
         """What the report says about the data."""
-        rows = self.training
+        made, held_out = self.tokens.manifest, self.held_out_tokens
         return {
-            "documents": self.tokens.manifest["documents"],
-            "tokens": self.tokens.manifest["tokens"],
-            "characters": self.tokens.manifest["characters"],
-            "broken_documents": self.tokens.manifest["broken_records"],
-            "rows": len(rows),
-            "filled_fraction": round(rows.inputs / (len(rows) * rows.sequence_length), 4),
-            "validation_documents": self.held_out.manifest["documents"] if self.held_out else 0,
-            "validation_tokens": self.held_out.manifest["tokens"] if self.held_out else 0,
+            "documents": made["documents"],
+            "tokens": made["tokens"],
+            "characters": made["characters"],
+            "broken_documents": made["broken_records"],
+            "rows": len(self.rows),
+            "filled_fraction": round(self.rows.inputs / (len(self.rows) * self.rows.sequence_length), 4),
+            "sources": self._sources(),
+            "validation_documents": held_out.manifest["documents"] if held_out else 0,
+            "validation_tokens": held_out.manifest["tokens"] if held_out else 0,
         }
+
+    def _sources(self) -> list[dict[str, Any]]:
+        """The largest sources with how often they are seen and their share of the rows that are drawn."""
+        inside = np.zeros(len(self.drawn))
+        for group, row in zip(self.group_of, self.tokens.sources, strict=True):
+            inside[group] += row.tokens if group >= 0 else 0
+        known = zip(labels(self.tokens.sources), self.group_of, self.tokens.sources, strict=True)
+        found = []
+        for name, group, row in sorted(known, key=lambda each: (-each[2].tokens, each[0]))[:LISTED]:
+            passes = self.passes[group] if group >= 0 else 0.0
+            share = self.drawn[group] / sum(self.drawn) * row.tokens / max(1, inside[group]) if group >= 0 else 0.0
+            counts = {"documents": row.documents, "tokens": row.tokens}
+            found.append({"source": name, **counts, "passes": round(passes, 3), "share": round(share, 4)})
+        return found
 
 
 def load_tokenizer(folder: Path) -> tuple[Any, str]:
-    """The tokenizer of a folder, and its fingerprint."""
+    """The tokenizer of a folder, its own or a model's, and its fingerprint."""
     from rinsho.tokenization import fingerprint, load
 
     tokenizer = load(folder)
@@ -66,11 +140,11 @@ def load_tokenizer(folder: Path) -> tuple[Any, str]:
 def prepare(recipe: Recipe, inputs: Sequence[Path], tokenizer: TextTokenizer, fingerprint: str, stage: Stage) -> Data:
     """Token files of the corpora (given, or made here and continued where an earlier run stopped), packed into rows.
 
-    `inputs` are the tokenizer's folder, then corpora or encoded corpora.
+    `inputs` are the tokenizer's or the model's folder, then corpora or encoded corpora.
 
     Raises:
-        UserError: nothing to train on, too many unreadable documents, or token files that are damaged or of another
-            tokenizer.
+        UserError: nothing to train on, too many unreadable documents, a mixture that does not fit the sources, or
+            token files that are damaged or of another tokenizer.
     """
     corpora = inputs[1:]
     if is_encoded(corpora[0]):
@@ -89,14 +163,10 @@ def prepare(recipe: Recipe, inputs: Sequence[Path], tokenizer: TextTokenizer, fi
             label=f"{stage.name}: tokens",
         )
     check_broken(training, recipe.max_broken_fraction, corpora[0])
-    rows = pack(
-        training,
-        recipe.sequence_length,
-        how=recipe.pack,
-        document_bounds=recipe.document_bounds,
-        seed=recipe.seed,
-        pad_id=tokenizer.eos_token_id,
-    )
+    for problem in problems(recipe.mixture, recipe.max_tokens):
+        raise problem
+    group_of = groups_of(recipe.mixture, training.sources) if recipe.mixture else [0] * len(training.sources)
+    rows = _rows(recipe, training, group_of, tokenizer.eos_token_id)
     if not len(rows):
         raise UserError(
             f"the corpus has {training.manifest['tokens']} tokens: not one row",
@@ -104,10 +174,62 @@ def prepare(recipe: Recipe, inputs: Sequence[Path], tokenizer: TextTokenizer, fi
             expected=f"at least {recipe.sequence_length} tokens",
             todo="give more text or a smaller sequence_length",
         )
-    # Always best fit with bounds: so the held-out loss of different recipes can be compared.
-    size, pad_id = recipe.sequence_length, tokenizer.eos_token_id
-    checking = pack(held_out, size, seed=recipe.seed, pad_id=pad_id) if held_out else None
-    return Data(rows, checking if checking is not None and len(checking) else None, training, held_out)
+    order, drawn = _order(recipe, rows)
+    checking = _held_out(held_out, recipe.sequence_length, tokenizer.eos_token_id) if held_out else None
+    data = Data(rows, order, checking, training, group_of, drawn, held_out)
+    for pattern, passes in zip(recipe.mixture or ["*"], data.passes, strict=True):
+        if passes > MANY_PASSES:
+            stage.log(f"the text of {pattern!r} is seen {passes:.1f} times; beyond {MANY_PASSES} it teaches little")
+    return data
+
+
+def _rows(recipe: Recipe, tokens: TokenFile, group_of: Sequence[int], pad_id: int) -> Rows:
+    return pack(
+        tokens,
+        recipe.sequence_length,
+        how=recipe.pack,
+        document_bounds=recipe.document_bounds,
+        seed=recipe.seed,
+        pad_id=pad_id,
+        group_of=np.array(group_of, np.int64)[tokens.source_of] if recipe.mixture else None,
+        groups=len(recipe.mixture) or 1,
+    )
+
+
+def _order(recipe: Recipe, rows: Rows) -> tuple[Order, list[float]]:
+    """The order of the rows, and how many of each group the whole run draws."""
+    steps = max(1, round(recipe.max_tokens / recipe.batch_tokens)) if recipe.max_tokens is not None else None
+    total = steps * (recipe.batch_tokens // recipe.sequence_length) if steps else None
+    if not recipe.mixture:
+        return RowOrder(len(rows), recipe.seed), [total or recipe.epochs * len(rows)]
+    wanted = draws(recipe.mixture, np.diff(rows.groups).tolist(), total)
+    return MixedOrder(rows.groups, wanted, recipe.seed), [count * (1 if total else recipe.epochs) for count in wanted]
+
+
+def _held_out(tokens: TokenFile, sequence_length: int, pad_id: int) -> HeldOut | None:
+    """Held-out rows, those of each of the largest sources apart.
+
+    Always best fit with bounds: so the held-out loss of different recipes can be compared.
+    """
+    counts: dict[str, list[int]] = {}
+    names = labels(tokens.sources)
+    for name, row in zip(names, tokens.sources, strict=True):
+        before = counts.setdefault(name, [0, 0])
+        counts[name] = [before[0] + row.tokens, before[1] + row.characters]
+    ranked = sorted(counts, key=lambda name: (-counts[name][0], name))
+    groups = ranked[:LISTED] + [OTHERS] * (len(ranked) > LISTED)
+    place = {name: min(number, len(groups) - 1) for number, name in enumerate(ranked)}
+    group_of = np.array([place[name] for name in names], np.int64)[tokens.source_of]
+    rows = pack(
+        tokens, sequence_length, seed=CHECKING_SEED, pad_id=pad_id, group_of=group_of, groups=max(1, len(groups))
+    )
+    sources = []
+    for group, name in enumerate(groups):
+        begin, end = rows.groups[group : group + 2].tolist()
+        numbers = (begin + permutation(end - begin, f"held out:{name}")).tolist()
+        characters = sum(counts[each][1] for each in ranked if place[each] == group)
+        sources.append(HeldOutSource(name, numbers, int(rows.filled[begin:end].sum()), characters))
+    return HeldOut(rows, sources) if len(rows) else None
 
 
 def _given(recipe: Recipe, paths: Sequence[Path], fingerprint: str, stage: Stage) -> Parts:

@@ -2,105 +2,146 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from rinsho.checkpoint import load_checkpoint, publish_checkpoint, step_folder
 from rinsho.device import reproducible
+from rinsho.distributed import World
 from rinsho.files import publish_folder
-from rinsho.model import build, parameters_by_part, save_folded
+from rinsho.model import build, parameters_by_part
+from rinsho.model_folder import load_unfolded, publish, read_manifest
+from rinsho.modeling import RinshoForCausalLM
 from rinsho.pretrain import Recipe
 from rinsho.pretrain.data import Data, load_tokenizer, prepare
-from rinsho.pretrain.loop import Position, Trainer
+from rinsho.pretrain.loop import ALONE, Position, Trainer
 from rinsho.run import Report, Stage
+from rinsho.sizing import settings_of
 
 
-def work(recipe: Recipe, inputs: Sequence[Path], stage: Stage) -> Report:
-    """Token files, training, the published folder and the report."""
+def work(
+    recipe: Recipe, inputs: Sequence[Path], stage: Stage, me: World = ALONE, ready: Callable[[], None] = lambda: None
+) -> Report:
+    """Token files, training, the published folder and the report.
+
+    Under torchrun every process calls it; `ready` is called when the first one has the data prepared, and the others
+    come only then.
+    """
     tokenizer, fingerprint = load_tokenizer(inputs[0])
     data = prepare(recipe, inputs, tokenizer, fingerprint, stage)
-    with reproducible(recipe.threads):
-        model = build(
-            recipe.model,
-            len(tokenizer),
-            recipe.seed,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.eos_token_id,
-        )
-        trainer = Trainer(recipe, model, data.training, data.validation, stage)
-        started, before = time.monotonic(), load_position(trainer)
-        end = trainer.train(data.tokens_per_character)
+    ready()
+    with reproducible(recipe.threads, recipe.deterministic):
+        model = _model(recipe, inputs[0], tokenizer)
+        config = model.config
+
+        def to_folder(facts: dict[str, Any], weights: Mapping[str, Tensor], folder: Path) -> None:
+            extra = {
+                "stage": "pretrain",
+                **facts,
+                "sequence_length": recipe.sequence_length,
+                "tokenizer": fingerprint,
+                **_base(recipe, inputs[0]),
+            }
+            publish(config, weights, tokenizer, folder, extra, recipe.save_dtype)
+
+        trainer = Trainer(recipe, model, data, stage, me=me, publish=to_folder)
+        stage.log(f"{me.size} processes ({recipe.parallelism}), {trainer.steps} steps; {trainer.watch.formula}")
+        started, before = time.monotonic(), _seen_before(trainer)
+        end = trainer.train()
         speed = (end.seen_tokens - before) / max(time.monotonic() - started, 1e-9)
-    numbers = _numbers(recipe, len(tokenizer), trainer, data, end)
-    _publish(recipe, trainer, tokenizer, data, stage)
-    return Report(numbers | {"tokens_per_second": round(speed, 1)}, _markdown(numbers, speed))
+    numbers = _numbers(trainer, data, end)
+    if me.main:
+        _finish(trainer, stage)
+    speeds = {"tokens_per_second": round(speed, 1), "mfu": trainer.watch.mfu(speed)}
+    return Report(numbers | speeds, _markdown(numbers | speeds))
 
 
-def load_position(trainer: Trainer) -> int:
+def _model(recipe: Recipe, folder: Path, tokenizer: Any) -> RinshoForCausalLM:
+    """The model to train: fresh, or that of a published folder with the embedding scale taken out (N2.4-5)."""
+    if recipe.init_from == "model":
+        return load_unfolded(folder)
+    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    return build(recipe.model, len(tokenizer), recipe.seed, **ids, pad_token_id=tokenizer.eos_token_id)
+
+
+def _base(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """What the product keeps of the model it came from."""
+    if recipe.init_from == "nothing":
+        return {}
+    manifest = read_manifest(folder)
+    kept = ("stage", "steps", "seen_tokens", "tokenizer")
+    return {"base": {key: manifest[key] for key in kept if key in manifest}}
+
+
+def _seen_before(trainer: Trainer) -> int:
     """Tokens that an earlier, interrupted run has already seen."""
-    from rinsho.checkpoint import load_checkpoint
-
-    found = load_checkpoint(trainer.stage.partial / "checkpoints")
+    found = load_checkpoint(trainer.checkpoints)
     return int(found.state["seen_tokens"]) if found else 0
 
 
-def _publish(recipe: Recipe, trainer: Trainer, tokenizer: Any, data: Data, stage: Stage) -> None:
-    """Writes the model folder aside, then moves its files into the run folder (DONE comes after them)."""
+def _finish(trainer: Trainer, stage: Stage) -> None:
+    """The last checkpoint's model files become those of the run folder (DONE comes after them)."""
     aside = stage.partial / "published"
     shutil.rmtree(aside, ignore_errors=True)
-    extra = {
-        "stage": "pretrain",
-        "steps": trainer.at.step,
-        "seen_tokens": trainer.at.seen_tokens,
-        "skipped_steps": trainer.at.skipped_steps,
-        "sequence_length": recipe.sequence_length,
-        "validation_loss": trainer.at.validation_loss,
-        "tokenizer": data.tokens.manifest["tokenizer"],
-    }
-    save_folded(trainer.model, tokenizer, aside, extra, recipe.save_dtype)
+    publish_checkpoint(step_folder(trainer.checkpoints, trainer.at.step), aside)
     publish_folder(aside, stage.out)
 
 
-def _numbers(recipe: Recipe, vocab_size: int, trainer: Trainer, data: Data, end: Position) -> dict[str, Any]:
-    parts = parameters_by_part(recipe.model, vocab_size)
+def _numbers(trainer: Trainer, data: Data, end: Position) -> dict[str, Any]:
     held_out = end.validation_loss
-    bits = held_out * data.tokens_per_character / math.log(2) if held_out is not None else None
+    bits = data.held_out.bits_per_character(held_out) if data.held_out and held_out is not None else None
+    config = trainer.model.config
+    parts = parameters_by_part(settings_of(config), config.vocab_size)
     return {
         "parameters": sum(parts.values()),
         "parameters_by_part": parts,
-        "vocab_size": vocab_size,
+        "vocab_size": config.vocab_size,
+        "flops_per_token": trainer.watch.flops.total,
         "steps": end.step,
         "seen_tokens": end.seen_tokens,
-        "epochs": round(end.rows / len(trainer.rows), 3),
+        "epochs": round(end.rows / max(1, trainer.order.rows_per_pass), 3),
         "skipped_steps": end.skipped_steps,
-        "loss": end.loss if math.isfinite(end.loss) else None,
+        "spikes": len(end.spikes),
+        "loss": end.loss,
         "validation_loss": held_out,
         "validation_bits_per_character": bits,
+        "validation": end.validation,
         "low_precision": trainer.low_precision,
         "device": trainer.device.type,
+        "processes": trainer.me.size,
         **data.figures(),
     }
 
 
-def _markdown(numbers: dict[str, Any], speed: float) -> str:
+def _markdown(numbers: dict[str, Any]) -> str:
     held_out = numbers["validation_loss"]
+    mfu = numbers["mfu"]
     rows = [
         ("parameters", f"{numbers['parameters']:,}"),
         ("documents / tokens", f"{numbers['documents']:,} / {numbers['tokens']:,}"),
         ("rows (filled)", f"{numbers['rows']:,} ({numbers['filled_fraction']:.1%})"),
         ("steps, epochs", f"{numbers['steps']:,}, {numbers['epochs']}"),
         ("seen tokens", f"{numbers['seen_tokens']:,}"),
-        ("tokens/s", f"{speed:,.0f}"),
+        ("tokens/s", f"{numbers['tokens_per_second']:,.0f}"),
+        ("share of the hardware's peak (MFU)", "unknown" if mfu is None else f"{mfu:.1%}"),
         ("last training loss", "-" if numbers["loss"] is None else f"{numbers['loss']:.4f} nats/token"),
         ("held-out loss", "-" if held_out is None else f"{held_out:.4f} nats/token"),
         (
             "held-out loss",
             "-" if held_out is None else f"{numbers['validation_bits_per_character']:.4f} bits/character",
         ),
-        ("steps skipped", str(numbers["skipped_steps"])),
+        ("spikes / steps skipped", f"{numbers['spikes']} / {numbers['skipped_steps']}"),
     ]
-    return "\n".join(["# Pre-training", "", "| | |", "| --- | --- |", *(f"| {a} | {b} |" for a, b in rows), ""])
+    lines = ["# Pre-training", "", "| | |", "| --- | --- |", *(f"| {a} | {b} |" for a, b in rows), ""]
+    if numbers["validation"]:
+        lines += ["| source, held out | tokens | nats/token | bits/character |", "| --- | ---: | ---: | ---: |"]
+        for name, row in numbers["validation"].items():
+            loss, bits = ("-" if row[key] is None else f"{row[key]:.4f}" for key in ("loss", "bits_per_character"))
+            lines.append(f"| {name or '-'} | {row['tokens']:,} | {loss} | {bits} |")
+        lines.append("")
+    return "\n".join(lines)

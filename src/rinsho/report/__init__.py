@@ -33,12 +33,10 @@ def write_report(run: Path) -> Path:
         raise UserError(
             "no finished stage in here", where=run, expected="a run folder of rinsho all", todo="check the path"
         )
+    from rinsho.curves import loss_svg
     from rinsho.report import figures
 
-    curves = [
-        figures.loss_curve(read_metrics(run / name), f"{name}: loss over seen tokens")
-        for name in ("pretrain", "finetune")
-    ]
+    curves = [loss_svg(read_metrics(run / name), f"{name}: loss over seen tokens") for name in ("pretrain", "finetune")]
     found = evaluation(stages)
     rows = [{**row, "label": f"{row['task']} ({row['mode']})"} for row in found.get("scores", [])]
     hard = [{**row, "label": f"{row['group']}: {row['task']} ({row['mode']})"} for row in found.get("cases", [])]

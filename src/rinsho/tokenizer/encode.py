@@ -17,10 +17,10 @@ from rinsho.recipe import Settings
 from rinsho.run import Report, Stage, perform
 
 if TYPE_CHECKING:
-    from rinsho.token_files import Parts
+    from rinsho.token_files import Parts, SourceRow
     from rinsho.token_pieces import Tally
 
-SHOWN_SOURCES = 20
+LISTED_SOURCES, SHOWN_SOURCES = 100, 20  # in report.json and in report.md, by their tokens; the others are one row
 
 
 class EncodeRecipe(Settings):
@@ -77,8 +77,9 @@ def check(recipe: EncodeRecipe, inputs: Sequence[Path]) -> list[UserError]:  # n
 
 
 def _work(recipe: EncodeRecipe, inputs: Sequence[Path], stage: Stage) -> Report:
-    from rinsho.token_files import check_broken, encode_corpora
+    from rinsho.token_files import check_broken
     from rinsho.token_pieces import Copying, Tally
+    from rinsho.token_writing import encode_corpora
 
     tokenizer, *corpora = inputs
     tally = Tally()
@@ -113,11 +114,23 @@ def _numbers(parts: Parts, tally: Tally) -> dict[str, Any]:
     numbers["broken_records"] = made["broken_records"]
     held_out = parts.validation.manifest if parts.validation else {"documents": 0, "tokens": 0}
     numbers |= {f"validation_{key}": held_out[key] for key in ("documents", "tokens")}
-    numbers["sources"] = made["sources"]
+    numbers["sources"] = _sources(parts.training.sources)
     rate = tally.text_bytes / 1e6 / tally.seconds if tally.text_bytes else None  # nothing was left to encode
     numbers["mb_per_second"] = rate and round(rate, 2)
     numbers["worker_memory_gib"] = round(tally.peak_memory_bytes / 2**30, 3)
     return numbers
+
+
+def _sources(rows: Sequence[SourceRow]) -> list[dict[str, Any]]:
+    """The sources by falling number of tokens; a text may have as many sources as documents, so only the first ones."""
+    ranked = sorted(rows, key=lambda row: (-row.tokens, row.corpus, row.name))
+    keys = ("corpus", "documents", "tokens", "characters")
+    found = [{"source": row.name} | {key: getattr(row, key) for key in keys} for row in ranked[:LISTED_SOURCES]]
+    rest = ranked[LISTED_SOURCES:]
+    if rest:
+        counts = {key: sum(getattr(row, key) for row in rest) for key in keys[1:]}
+        found.append({"source": f"({len(rest)} others)", "corpus": "", **counts})
+    return found
 
 
 def _markdown(numbers: dict[str, Any]) -> str:
@@ -134,8 +147,9 @@ def _markdown(numbers: dict[str, Any]) -> str:
         ("tokenizer", numbers["tokenizer"]),
     ]
     lines = ["# Token files", "", "| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)]
-    lines += ["", "| source | documents | tokens | share |", "| --- | --- | --- | --- |"]
+    lines += ["", "| corpus | source | documents | tokens | share |", "| --- | --- | --- | --- | --- |"]
     for row in numbers["sources"][:SHOWN_SOURCES]:
+        names = f"{row['corpus']} | {row['source'] or '(none)'}"
         share = row["tokens"] / max(1, numbers["tokens"])
-        lines.append(f"| {row['source'] or '(none)'} | {row['documents']:,} | {row['tokens']:,} | {share:.1%} |")
+        lines.append(f"| {names} | {row['documents']:,} | {row['tokens']:,} | {share:.1%} |")
     return "\n".join([*lines, ""])

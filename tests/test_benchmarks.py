@@ -1,0 +1,143 @@
+"""The measuring rods of benchmarks/ that a claim rests on."""
+
+import importlib.util
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def _script(name):
+    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+ngram = _script("character_ngram")
+
+TRAIN = ["すもももももももものうち", "にわにはにわにわとりがいる", "ももとすもも"]
+# log10 of each character and of the end mark: KenLM's lmplz (commit 4cb443e) with -o 3 --discount_fallback on the
+# lines above, one word a character (13, the end mark and the unknown one); its query program on these two lines.
+KENLM = {
+    "すもものにわ": (-0.686005, -0.110486, -0.186834, -1.033029, -1.595529, -0.394662, -1.595529),
+    "もも": (-0.662692, -0.186834, -0.998905),
+}
+
+
+def test_probabilities_are_those_of_kenlm():
+    text = ngram.number_ngrams([*TRAIN, *KENLM], 3)
+    found = ngram.log_probabilities(text, slice(0, 3), slice(3, 5), outcomes=15)[-1] / math.log(10)
+    wanted = [value for row in KENLM.values() for value in (0.0, *row)]
+    np.testing.assert_allclose(found, wanted, atol=2e-6)
+
+
+def test_unigram_by_hand():
+    # "aab": a twice, b and the end once, 4 events; no counts of counts beyond n1 = 2, n2 = 1 give discounts, so 0.5, 1.
+    # p(a) = (2 - 1 + freed / U) / 4 with freed = 0.5 + 0.5 + 1 = 2 and U = 4 outcomes
+    text = ngram.number_ngrams(["aab", "ac"], 1)
+    found = np.exp(ngram.log_probabilities(text, slice(0, 1), slice(1, 2), outcomes=4)[0])
+    np.testing.assert_allclose(found[1:], [(2 - 1 + 2 / 4) / 4, (2 / 4) / 4, (1 - 0.5 + 2 / 4) / 4])
+
+
+@pytest.mark.parametrize("context", ["", "a", "ab", "ba", "abba", "c", "bc"])
+def test_probabilities_sum_to_one(context):
+    # Outcomes: a, b, the end mark and c, which the training text does not have.
+    train = ["abbaabab", "bbabaaabbb", "a", "", "aabababba"]
+    ends = [context + symbol for symbol in "abc"]
+    text = ngram.number_ngrams([*train, *ends, context], 4)
+    found = ngram.log_probabilities(text, slice(0, len(train)), slice(len(train), len(train) + 4), outcomes=4)
+    starts = text.starts[len(train) :] - text.starts[len(train)]
+    places = starts[:4] + 1 + len(context)  # the outcome's place in each of the four documents
+    np.testing.assert_allclose(np.exp(found[:, places]).sum(1), 1.0)
+
+
+def test_discounts_follow_the_counts_of_counts():
+    counts = np.repeat([1, 2, 3, 4, 7], [100, 40, 20, 10, 5])
+    rate = 100 / 180
+    wanted = [0, 1 - 2 * rate * 40 / 100, 2 - 3 * rate * 20 / 40, 3 - 4 * rate * 10 / 20]
+    np.testing.assert_allclose(ngram.discounts(counts), wanted)
+
+
+def test_a_prefix_of_the_documents_is_the_model_of_these_alone():
+    both = ngram.number_ngrams([*TRAIN, "すもものうち"], 4)
+    alone = ngram.number_ngrams([TRAIN[0], "すもものうち"], 4)
+    np.testing.assert_allclose(
+        ngram.bits_per_character(both, slice(0, 1), slice(3, 4)),
+        ngram.bits_per_character(alone, slice(0, 1), slice(1, 2)),
+    )
+
+
+def test_documents_are_split_as_the_corpus_was_encoded(tmp_path):
+    lines = [{"id": f"d{n}", "text": "文" * (n + 1), "meta": {"source": "s"}} for n in range(40)]
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    (corpus / "a.jsonl").write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), "utf-8")
+    from rinsho.document import read_documents
+    from rinsho.token_pieces import Selection
+
+    choice = Selection(0.3, True, 1)
+    chosen = [document for document in read_documents(corpus / "a.jsonl") if choice(document)]
+    rest = [line["text"] for line in lines if line["id"] not in {document.id for document in chosen}]
+    for part, texts in (("train", rest), ("validation", [document.text for document in chosen])):
+        folder = tmp_path / "encoded" / part
+        folder.mkdir(parents=True)
+        manifest = {"documents": len(texts), "characters": sum(map(len, texts)), "selection": vars(choice)}
+        (folder / "tokens.json").write_text(json.dumps(manifest))
+        np.save(folder / "documents.npy", np.cumsum([0, *(len(text) + 2 for text in texts)]))
+    documents = ngram.read([corpus], tmp_path / "encoded")
+    assert sorted(documents.texts[: documents.training]) == sorted(rest)
+    assert [len(text) + 1 for text in documents.texts[: documents.training]] == documents.tokens.tolist()
+    (corpus / "a.jsonl").write_text("", "utf-8")
+    with pytest.raises(ValueError, match="train"):
+        ngram.read([corpus], tmp_path / "encoded")
+
+
+def test_kernels_are_sorted_into_the_parts_of_a_step():
+    group_of = _script("pretrain_gpu_kernels").group_of
+    parts = {
+        "attention": [
+            "pytorch_flash::flash_bwd_dq_dk_dv_loop<cutlass::bfloat16_t>",
+            "triton_tem_fused_flex_attention_0",
+        ],
+        "matrix products": [
+            "nvjet_tst_256x128_64x4_2x1_v_bz_coopA_TNT",
+            "void cutlass::Kernel2<gemm_bf16>",
+            "aten::mm",
+        ],
+        "optimizer and clipping": [
+            "multi_tensor_apply_kernel<FusedAdamMathFunctor>",
+            "multi_tensor_apply<LpNormFunctor>",
+        ],
+        "copies": ["Memcpy HtoD (Pageable -> Device)"],
+        "elementwise, norms, loss": ["triton_red_fused__to_copy_add_mean_3", "vectorized_elementwise_kernel<4, SiLU>"],
+        "other": ["something else"],
+    }
+    assert {kernel: group_of(kernel) for kernels in parts.values() for kernel in kernels} == {
+        kernel: part for part, kernels in parts.items() for kernel in kernels
+    }
+
+
+@pytest.mark.slow
+def test_card_benchmark_runs_to_the_end_at_toy_sizes(tmp_path):
+    # One case of every kind, and one that fails on a processor.
+    names = ["matrix products alone", "8 rows", "Trainer, 8 rows", "kernels of one step", "FP8", "Muon"]
+    if importlib.util.find_spec("accelerate") is None:
+        names.remove("Trainer, 8 rows")
+    command = [sys.executable, str(BENCHMARKS / "pretrain_gpu.py"), "--dry", "--out", str(tmp_path), "--only", *names]
+    path = os.pathsep.join([str(BENCHMARKS.parent / "src"), os.environ.get("PYTHONPATH", "")])
+    subprocess.run(command, check=True, timeout=400, env={**os.environ, "PYTHONPATH": path})
+    rows = {row["name"]: row for row in map(json.loads, (tmp_path / "results.jsonl").read_text().splitlines())}
+    assert set(rows) == set(names)
+    assert [name for name, row in rows.items() if "error" in row] == ["FP8"]
+    losses = [row["first_loss"] for row in rows.values() if "first_loss" in row]
+    assert max(losses) - min(losses) < 0.01  # the Trainer's, too
+    assert "| Muon | 4 |" in (tmp_path / "report.md").read_text()
