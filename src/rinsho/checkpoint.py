@@ -35,7 +35,8 @@ Publish = Callable[[Mapping[str, "Tensor"], Path], None]
 class Saver:
     """Writes checkpoints below `root`, one after the other, and keeps the newest `keep`.
 
-    Without `background`, tensors go to the file one at a time: nothing of the state is held twice. With it, `save`
+    Without `background`, tensors go to the file one at a time: nothing of the state is held twice but the weights that
+    are published. With it, `save`
     copies them to the CPU's memory and returns, and one thread writes; what goes wrong there is raised by the next
     `save` or `wait`. A kill at any moment leaves the last whole checkpoint.
 

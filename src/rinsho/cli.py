@@ -28,10 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(options)
     except UserError as error:
-        if os.environ.get("RANK", "0") == "0":
-            print(f"rinsho: {error}", file=sys.stderr)
-        else:  # torchrun's processes meet the same problem, and the first to end takes the others with it
+        rank = os.environ.get("RANK", "0")
+        if rank != "0":  # if all of torchrun's processes meet this problem, the first one tells it and ends them
             time.sleep(2)
+        print(f"rinsho: {'' if rank == '0' else f'process {rank}: '}{error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("rinsho: interrupted; run the same command again to continue", file=sys.stderr)

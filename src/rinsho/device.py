@@ -42,19 +42,23 @@ def has_fast_bfloat16(device: str) -> bool:
 
 @contextmanager
 def reproducible(threads: int | None, deterministic: bool = True) -> Iterator[None]:
-    """Deterministic kernels and a fixed number of threads for the block; what was set before comes back."""
+    """Deterministic kernels and a fixed number of threads for the block; what was set before comes back.
+
+    With a graphics card the strict mode is set: in the one that only warns, torch's attention kernels stay free.
+    """
     before, was_on = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    only_warned = torch.is_deterministic_algorithms_warn_only_enabled()
     memory: Any = torch.utils.deterministic
     fills = memory.fill_uninitialized_memory
     try:
         if deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it, and reads it once
-        torch.use_deterministic_algorithms(deterministic, warn_only=True)
+        torch.use_deterministic_algorithms(deterministic, warn_only=not torch.cuda.is_available())
         memory.fill_uninitialized_memory = False  # it writes every tensor twice; nothing here reads before writing
         if threads is not None:
             torch.set_num_threads(threads)
         yield
     finally:
-        torch.use_deterministic_algorithms(was_on)
+        torch.use_deterministic_algorithms(was_on, warn_only=only_warned)
         memory.fill_uninitialized_memory = fills
         torch.set_num_threads(before)

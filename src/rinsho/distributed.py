@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,8 +37,8 @@ from torch.utils.checkpoint import checkpoint
 
 from rinsho.errors import UserError
 from rinsho.modeling import LossModule, RinshoForCausalLM
+from rinsho.sizing import Parallelism
 
-Parallelism = Literal["ddp", "zero2", "zero3"]
 GRAPHS = 32  # a layer is compiled for masks or none, training or not, full and last batches: torch would stop at 8
 
 
@@ -79,10 +79,9 @@ def joined(world: World, device_type: str) -> Iterator[None]:
     dist.init_process_group(
         backend, rank=world.rank, world_size=world.size, timeout=timedelta(days=1), device_id=device
     )
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
+    yield
+    # Not after an error: NCCL would wait here for processes that wait for this one, which torchrun ends instead.
+    dist.destroy_process_group()
 
 
 def sum_over_ranks(tensor: Tensor) -> Tensor:

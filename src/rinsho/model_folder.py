@@ -73,19 +73,21 @@ def publish(  # noqa: PLR0917
         architectures=["ArceeForCausalLM"],
         dtype=getattr(torch, dtype),
     )
-    tensors = {name: tensor.detach().to("cpu", torch.float32) for name, tensor in weights.items()}
-    unscaled = tensors[EMBEDDING]
-    tensors[EMBEDDING] = unscaled * config.embedding_scale
-    if config.tie_word_embeddings:
-        tensors[HEAD] = unscaled
-    if tensors.keys() != _stock_names(config.num_hidden_layers):
+    published: dict[str, Tensor] = {}
+    for name, tensor in weights.items():
+        given = tensor.detach().to("cpu", torch.float32)
+        folded = given * config.embedding_scale if name == EMBEDDING else given
+        published[name] = folded.to(stock.dtype).contiguous()
+        if name == EMBEDDING and config.tie_word_embeddings:
+            published[HEAD] = given.to(stock.dtype).contiguous()
+    if published.keys() != _stock_names(config.num_hidden_layers):
         raise ValueError("these are not the parameters of this model")
+    tied = published[HEAD].numel() if config.tie_word_embeddings else 0
     folder.mkdir(parents=True, exist_ok=True)
     stock.save_pretrained(folder)
     GenerationConfig(  # type: ignore[no-untyped-call]
         bos_token_id=config.bos_token_id, eos_token_id=config.eos_token_id, pad_token_id=config.pad_token_id
     ).save_pretrained(folder)
-    published = {name: tensor.to(stock.dtype).contiguous() for name, tensor in tensors.items()}
     save_file(published, folder / WEIGHTS, metadata={"format": "pt"})
     # safetensors makes files that nobody else may read
     (folder / WEIGHTS).chmod((folder / "config.json").stat().st_mode)
@@ -97,7 +99,7 @@ def publish(  # noqa: PLR0917
         "tied_while_training": bool(config.tie_word_embeddings),
         "attention_dropout_while_training": config.attention_dropout,
         "residual_dropout_while_training": config.residual_dropout,
-        "parameters": sum(tensor.numel() for tensor in weights.values()),
+        "parameters": sum(tensor.numel() for tensor in published.values()) - tied,
         **(extra or {}),
     }
     write_atomic(folder / MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=2) + "\n")

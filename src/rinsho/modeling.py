@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import ArceeConfig, ArceeForCausalLM
 
 from rinsho.attention import VARLEN, document_starts
+from rinsho.sizing import CHUNK_TOKENS
 
 
 class RinshoConfig(ArceeConfig):  # type: ignore
@@ -155,7 +156,7 @@ def default_chunk_tokens(device_type: str) -> int:
     twice the logits' own traffic for 1,024 tokens and a quarter of it for 8,192, whose logits take 0.5 GiB (compiled,
     bf16, V = 32,768) to 2.5 GiB (eager). A processor keeps 1,024: there the products decide, and memory is what counts.
     """
-    return 8192 if device_type == "cuda" else 1024
+    return CHUNK_TOKENS.get(device_type, CHUNK_TOKENS["cpu"])
 
 
 def next_token_loss(  # noqa: PLR0917

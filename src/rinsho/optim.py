@@ -122,6 +122,8 @@ class Optimizer:
         """
         from rinsho.distributed import like
 
+        for part in self.parts:
+            part.state.clear()
         for key, value in tensors.items():
             name, _, entry = key.rpartition("/")
             parameter = self._named.get(name)

@@ -45,7 +45,8 @@ NOT_PRODUCT = {
 }
 # Settings that never change the product, or only its last digits (sums in another order): where, in what parts and in
 # how many processes the work is done, how often something is written on the way, and limits that only decide whether a
-# run goes on. They may differ when a stage continues.
+# run goes on. They may differ when a stage continues. (A rollback goes to the last checkpoint: then it counts how often
+# one is written.)
 NOT_IDENTITY = {
     "workers", "save_every_steps", "log_every_steps", "keep_checkpoints", "max_broken_fraction", "max_skipped_steps",
     "executor", "slurm", "parallelism", "micro_batch_rows", "activation_checkpointing", "compile", "loss_chunk_tokens",
@@ -240,10 +241,18 @@ def _work(name: str, recipe: Settings, identity: dict[str, Any], out: Path, work
     return report
 
 
+def _kept(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings that decide the product; of patterns the order counts, too."""
+    free = NOT_IDENTITY - {"save_every_steps"} if settings.get("on_spike") == "rollback" else NOT_IDENTITY
+    return {
+        key: list(value.items()) if key == "mixture" else value for key, value in settings.items() if key not in free
+    }
+
+
 def _identity(name: str, recipe: Settings, inputs: Sequence[Path]) -> dict[str, Any]:
     """What makes two runs the same: stage, settings and content of the inputs; not paths, time or machine."""
     rows = [{"path": str(path), "hash": digest(Path(path))} for path in inputs]
-    settings = {key: value for key, value in recipe.model_dump(mode="json").items() if key not in NOT_IDENTITY}
+    settings = _kept(recipe.model_dump(mode="json"))
     return {
         "stage": name,
         "identity": _hash([name, settings, [row["hash"] for row in rows]]),

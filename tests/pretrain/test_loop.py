@@ -13,8 +13,8 @@ from rinsho.errors import UserError
 from rinsho.model import build
 from rinsho.modeling import next_token_loss
 from rinsho.pretrain import Recipe
-from rinsho.pretrain.data import HeldOut, HeldOutSource
-from rinsho.pretrain.loop import Trainer, total_steps
+from rinsho.pretrain.data import HeldOut, HeldOutSource, total_steps
+from rinsho.pretrain.loop import Trainer
 from rinsho.run import Stage, read_metrics
 from rinsho.token_files import TokenFile
 from rinsho.tokens import IGNORED, Batch, RowOrder, pack
@@ -236,6 +236,12 @@ def test_a_rollback_goes_back_to_the_checkpoint_and_on_behind_the_spike(tmp_path
     assert steps == list(range(1, 21))
 
 
+def test_before_the_first_checkpoint_a_rollback_is_a_skip(tmp_path):
+    end = disturbed(tmp_path, recipe_of(on_spike="rollback"), {1: math.inf}).train()
+    assert (end.step, end.skipped_steps, end.rows) == (8, 1, 32)
+    assert [spike["action"] for spike in spikes(tmp_path)] == ["skip"]
+
+
 def test_a_kill_after_a_rollback_ends_with_the_same_bits(tmp_path):
     recipe = recipe_of(**JUMPY, on_spike="rollback", save_every_steps=5)
     whole = disturbed(tmp_path / "whole", recipe, {12: 50.0})
@@ -247,6 +253,9 @@ def test_a_kill_after_a_rollback_ends_with_the_same_bits(tmp_path):
     assert_same(weights(whole), weights(again))
     assert losses(tmp_path / "whole") == losses(tmp_path / "stopped")
     assert (tmp_path / "whole/spikes.jsonl").read_bytes() == (tmp_path / "stopped/spikes.jsonl").read_bytes()
+    noted = [[row for row in read_metrics(tmp_path / name) if "spike" in row] for name in ("whole", "stopped")]
+    assert noted[0] == noted[1]
+    assert len(noted[0]) == 1
 
 
 def test_one_batch_can_be_learned_by_heart(tmp_path):
@@ -303,9 +312,9 @@ def test_the_log_line_has_speed_memory_and_an_unknown_share_of_an_unknown_peak(t
 
 
 def test_steps_come_from_tokens_or_epochs():
-    assert total_steps(recipe_of(), rows=1000) == 8
-    assert total_steps(recipe_of(max_tokens=None, epochs=2.5), rows=16) == 10
-    assert total_steps(recipe_of(max_tokens=1), rows=16) == 1
+    assert total_steps(recipe_of(), 1000) == 8
+    assert total_steps(recipe_of(max_tokens=None, epochs=2.5), 16) == 10
+    assert total_steps(recipe_of(max_tokens=1), 16) == 1
 
 
 def test_a_batch_knows_its_targets():

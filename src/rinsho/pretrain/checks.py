@@ -76,6 +76,9 @@ def copy_problems(recipe: Recipe, encoded: Sequence[Path]) -> list[UserError]:
 
 
 def _token_problems(recipe: Recipe, encoded: Sequence[Path], tokenizer: Path | None) -> list[UserError]:
+    if recipe.keep_tokens:
+        expected = "keep_tokens: false with encoded corpora: the token files stay where they are"
+        return [UserError("there are no token files to keep", where="pretrain.keep_tokens", expected=expected)]
     try:
         fingerprint = None
         if tokenizer is not None:
@@ -116,7 +119,8 @@ def _start_problems(recipe: Recipe, folder: Path) -> list[UserError]:
 
 def _memory_problems(recipe: Recipe, tokenizer: Path) -> list[UserError]:
     """Weights, gradients and optimizer in float32 against this machine's memory; a graphics card has its own."""
-    if recipe.device == "cuda" or Path("/proc/driver/nvidia").exists() or recipe.init_from == "model":
+    on_card = recipe.device != "cpu" and (recipe.device == "cuda" or Path("/proc/driver/nvidia").exists())
+    if on_card or recipe.init_from == "model":
         return []
     try:
         vocab_size = len(json.loads((tokenizer / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"])
@@ -145,14 +149,12 @@ def _settings_problems(recipe: Recipe) -> list[UserError]:
         )
     if recipe.init_from == "nothing" and recipe.sequence_length > recipe.model.max_position_embeddings:
         found.append(_too_long(recipe.sequence_length, recipe.model.max_position_embeddings))
-    if recipe.fp8 and recipe.micro_batch_rows * recipe.sequence_length % 16:
-        found.append(
-            UserError(
-                "fp8 multiplies in blocks of 16",
-                where="pretrain.micro_batch_rows",
-                expected="rows that make a multiple of 16 tokens",
-            )
-        )
+    if recipe.fp8 and recipe.sequence_length % 16:
+        expected = "a multiple of 16 with fp8, which multiplies in blocks of so many tokens"
+        found.append(UserError("rows do not fit", where="pretrain.sequence_length", expected=expected))
+    if recipe.attn_implementation == "varlen" and (recipe.dtype == "fp32" or recipe.device == "cpu"):
+        expected = "dtype: bf16 and a graphics card with varlen, or another kernel"
+        found.append(UserError("varlen cannot run so", where="pretrain.attn_implementation", expected=expected))
     if recipe.pack == "best_fit" and not recipe.document_bounds:
         found.append(
             UserError("best_fit needs document_bounds", where="pretrain.pack", expected="pack: cut, or document_bounds")

@@ -129,6 +129,13 @@ class Data:
         return found
 
 
+def total_steps(recipe: Recipe, rows_per_pass: float) -> int:
+    """Steps of the whole run, from max_tokens or epochs."""
+    if recipe.max_tokens is not None:
+        return max(1, round(recipe.max_tokens / recipe.batch_tokens))
+    return max(1, round(recipe.epochs * rows_per_pass * recipe.sequence_length / recipe.batch_tokens))
+
+
 def load_tokenizer(folder: Path) -> tuple[Any, str]:
     """The tokenizer of a folder, its own or a model's, and its fingerprint."""
     from rinsho.tokenization import fingerprint, load
@@ -198,8 +205,9 @@ def _rows(recipe: Recipe, tokens: TokenFile, group_of: Sequence[int], pad_id: in
 
 def _order(recipe: Recipe, rows: Rows) -> tuple[Order, list[float]]:
     """The order of the rows, and how many of each group the whole run draws."""
-    steps = max(1, round(recipe.max_tokens / recipe.batch_tokens)) if recipe.max_tokens is not None else None
-    total = steps * (recipe.batch_tokens // recipe.sequence_length) if steps else None
+    total = None
+    if recipe.max_tokens is not None:
+        total = total_steps(recipe, 0) * (recipe.batch_tokens // recipe.sequence_length)
     if not recipe.mixture:
         return RowOrder(len(rows), recipe.seed), [total or recipe.epochs * len(rows)]
     wanted = draws(recipe.mixture, np.diff(rows.groups).tolist(), total)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,33 +24,14 @@ from rinsho.distributed import World, assign, last_part, parallelise, sum_over_r
 from rinsho.modeling import RinshoForCausalLM
 from rinsho.optim import Optimizer, make_optimizer, rate_factor
 from rinsho.pretrain import Recipe
-from rinsho.pretrain.data import HeldOut, Order
+from rinsho.pretrain.data import Data, total_steps
 from rinsho.pretrain.spikes import Spike, SpikeWatch, too_many, write_spikes
 from rinsho.pretrain.watch import Watch
 from rinsho.run import Stage
-from rinsho.tokens import IGNORED, Batch, Rows
+from rinsho.tokens import IGNORED, Batch
 
 Publish = Callable[[dict[str, Any], Mapping[str, Tensor], Path], None]  # facts, weights -> a model folder
 ALONE = World(rank=0, size=1, local_rank=0)
-
-
-class Feed(Protocol):
-    """What training needs of `rinsho.pretrain.data.Data`."""
-
-    @property
-    def rows(self) -> Rows:
-        """Rows to train on."""
-        ...
-
-    @property
-    def order(self) -> Order:
-        """Which rows come next."""
-        ...
-
-    @property
-    def held_out(self) -> HeldOut | None:
-        """Rows to measure on."""
-        ...
 
 
 @dataclass
@@ -73,12 +54,6 @@ def facts(at: Position) -> dict[str, Any]:
     return {"steps": at.step} | {name: getattr(at, name) for name in names}
 
 
-def total_steps(recipe: Recipe, rows: float) -> int:
-    """Steps of the whole run, from max_tokens or epochs; `rows` are those of one pass."""
-    tokens = recipe.max_tokens if recipe.max_tokens is not None else recipe.epochs * rows * recipe.sequence_length
-    return max(1, round(tokens / recipe.batch_tokens))
-
-
 class Trainer:
     """A model, its optimizer, its rows and a folder to continue from.
 
@@ -89,7 +64,7 @@ class Trainer:
         self,
         recipe: Recipe,
         model: RinshoForCausalLM,
-        data: Feed,
+        data: Data,
         stage: Stage,
         *,
         me: World = ALONE,
@@ -124,6 +99,8 @@ class Trainer:
         self.steps = total_steps(recipe, self.order.rows_per_pass)
         self.rows_per_step = recipe.batch_tokens // recipe.sequence_length
         self.at = Position()
+        self.seen_before = 0  # tokens that an earlier, interrupted run has seen
+        self._known_ids: dict[int, list[str]] = {}  # of documents in spikes, by the first row
         self.spikes = SpikeWatch(recipe.spike_window, recipe.spike_sigmas)
         self.watch = Watch(recipe, model.config, self.device, stage, me)
         background = on_card if recipe.background_checkpoints == "auto" else recipe.background_checkpoints
@@ -138,9 +115,13 @@ class Trainer:
         """
         if self._restore():
             self.stage.log(f"continues after step {self.at.step} of {self.steps}")
+        self.seen_before = self.at.seen_tokens
         self._keep_model()
         self._write_spikes()
+        self.stage.rewind_metrics(self.at.step, "spike_step")  # rollbacks of later steps come again
         self.watch.begin(self.at)
+        if self.at.step == 0 and self.recipe.init_from == "model":
+            self.validate()  # what was known before: later figures tell what was learned, and what forgotten
         size = self.recipe.batch_tokens
         with self.stage.progress("training", self.steps * size, "tokens", done=self.at.step * size) as progress:
             while self.at.step < self.steps:
@@ -221,7 +202,7 @@ class Trainer:
             # As many calls on every process, whatever its part: the calls of sharded models wait for each other.
             for start in range(0, -(-len(numbers) // self.me.size), size):
                 batch = self._some_rows(mine[start : start + size])
-                total += torch.tensor([float(self._loss(batch)), batch.targets], device=self.device)
+                total += torch.tensor([float(self._loss(batch)), batch.targets], dtype=total.dtype, device=self.device)
             nats, tokens = sum_over_ranks(total).tolist()
             sums[source.name] = (nats, tokens)
         self.model.train()
@@ -237,7 +218,7 @@ class Trainer:
 
     def _backward(self, batch: Batch, targets: int) -> float:
         """Gradients of the mean loss over all rows of the step, added up over its parts; returns that loss."""
-        total = torch.zeros((), device=self.device)
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
         size = self.recipe.micro_batch_rows
         for start in range(0, len(batch.input_ids), size):
             with last_part(self.module, start + size >= len(batch.input_ids)):
@@ -280,12 +261,14 @@ class Trainer:
             self.spikes.accept(spike.loss, spike.grad_norm)
         if spike.action == "rollback":
             self.saver.wait()
-            tell_all(0)  # the checkpoint is whole before anybody reads it
             if self._restore():
                 self.at.rows = next_row  # the data between the checkpoint and the spike are not seen again
                 self.watch.begin(self.at)
+            else:
+                spike.action = "skip"  # nothing to go back to yet
         self.at.spikes, self.at.skipped_steps = [*known, asdict(spike)], skipped
-        self.watch.spike(self.at, spike, len(self._documents(spike.rows, spike.count)))
+        if self.me.main:
+            self.watch.spike(self.at, spike, len(self._ids(spike.rows, spike.count)))
         self._write_spikes()
         if skipped > self.recipe.max_skipped_steps:
             raise too_many(spike, skipped, self.recipe.max_skipped_steps, self.stage.out)
@@ -300,7 +283,10 @@ class Trainer:
         return self.rows.documents_of(self.order.take(first_row, count)).tolist()  # type: ignore[no-any-return]
 
     def _ids(self, first_row: int, count: int) -> list[str]:
-        return self.rows.ids(self._documents(first_row, count))
+        known = self._known_ids.get(first_row)
+        if known is None:
+            known = self._known_ids[first_row] = self.rows.ids(self._documents(first_row, count))
+        return known
 
     def _save(self) -> None:
         model: dict[str, Tensor] = dict(self.model.named_parameters())
@@ -308,7 +294,7 @@ class Trainer:
         state = asdict(self.at) | {"spike_watch": self.spikes.state()}
         publish = partial(self.publish, facts(self.at)) if self.publish else None
         self.saver.save(self.at.step, parts, state, publish, whole=whole)
-        self._keep_model(again=True)  # a rollback may have left one of this step
+        self._keep_model(again=True)  # a rollback past a damaged checkpoint may have left one of this step
         self.watch.draw()
 
     def _keep_model(self, again: bool = False) -> None:

@@ -123,7 +123,10 @@ def draws(mixture: Mixture, rows: Sequence[int], total: int | None) -> list[int]
     for (pattern, share), count in zip(mixture.items(), rows, strict=True):
         if not (count or share.left_out):
             raise UserError(f"the text of {pattern!r} does not fill one row", where=WHERE, expected="more text")
-    drawn = [round((share.epochs or 0) * count) for share, count in zip(mixture.values(), rows, strict=True)]
+    drawn = [
+        max(1, round(share.epochs * count)) if share.epochs else 0
+        for share, count in zip(mixture.values(), rows, strict=True)
+    ]
     weights = [Fraction(share.weight or 0) for share in mixture.values()]
     if not any(weights):
         return drawn

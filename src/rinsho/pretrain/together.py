@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ class SilentStage(Stage):
 
     def progress(self, label: str, total: int | None, unit: str, done: int = 0) -> Progress:
         """A progress line that nobody sees."""
-        return Progress(label, total, unit, done, stream=Path(os.devnull).open("w"))
+        return Progress(label, total, unit, done, stream=io.StringIO())
 
 
 def run_together(recipe: Recipe, inputs: Sequence[Path], out: Path) -> Report:

@@ -26,7 +26,7 @@ class Watch:
     """Times the steps of one process and writes down the figures of all.
 
     Attributes:
-        peak: dense FLOP/s of all cards together in the number form that is used; None on unknown hardware.
+        peak: dense FLOP/s of all cards together, in fp8 with that and in bf16 else; None on unknown hardware.
         flops: floating-point operations a token, forward and backward.
     """
 
@@ -95,3 +95,5 @@ class Watch:
         except ModuleNotFoundError:
             if last:
                 self.stage.log("no loss.png without matplotlib: pip install 'rinsho[report]'")
+        except Exception as error:  # a picture must not end a run of days
+            self.stage.log(f"no loss.png ({type(error).__name__})")

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rinsho.checkpoint import load_checkpoint, publish_checkpoint, step_folder
+from rinsho.checkpoint import publish_checkpoint, step_folder
 from rinsho.device import reproducible
 from rinsho.distributed import World
 from rinsho.files import publish_folder
@@ -51,9 +51,9 @@ def work(
 
         trainer = Trainer(recipe, model, data, stage, me=me, publish=to_folder)
         stage.log(f"{me.size} processes ({recipe.parallelism}), {trainer.steps} steps; {trainer.watch.formula}")
-        started, before = time.monotonic(), _seen_before(trainer)
+        started = time.monotonic()
         end = trainer.train()
-        speed = (end.seen_tokens - before) / max(time.monotonic() - started, 1e-9)
+        speed = (end.seen_tokens - trainer.seen_before) / max(time.monotonic() - started, 1e-9)
     numbers = _numbers(trainer, data, end)
     if me.main:
         _finish(trainer, stage)
@@ -78,12 +78,6 @@ def _base(recipe: Recipe, folder: Path) -> dict[str, Any]:
     return {"base": {key: manifest[key] for key in kept if key in manifest}}
 
 
-def _seen_before(trainer: Trainer) -> int:
-    """Tokens that an earlier, interrupted run has already seen."""
-    found = load_checkpoint(trainer.checkpoints)
-    return int(found.state["seen_tokens"]) if found else 0
-
-
 def _finish(trainer: Trainer, stage: Stage) -> None:
     """The last checkpoint's model files become those of the run folder (DONE comes after them)."""
     aside = stage.partial / "published"
@@ -104,7 +98,7 @@ def _numbers(trainer: Trainer, data: Data, end: Position) -> dict[str, Any]:
         "flops_per_token": trainer.watch.flops.total,
         "steps": end.step,
         "seen_tokens": end.seen_tokens,
-        "epochs": round(end.rows / max(1, trainer.order.rows_per_pass), 3),
+        "epochs": round(end.rows / len(trainer.rows), 3),
         "skipped_steps": end.skipped_steps,
         "spikes": len(end.spikes),
         "loss": end.loss,
