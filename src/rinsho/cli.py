@@ -34,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"rinsho: {'' if rank == '0' else f'process {rank}: '}{error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("rinsho: interrupted; run the same command again to continue", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":
+            print("rinsho: interrupted; run the same command again to continue", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 0

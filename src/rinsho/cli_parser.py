@@ -6,8 +6,8 @@ import argparse
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Literal, get_args, get_origin
+from types import ModuleType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 import rinsho
 
@@ -202,13 +202,23 @@ def _settings_help(name: str, module: ModuleType) -> str:
     return "\n".join(["settings (recipe section or --set):", *_field_lines(name, module.Recipe)])
 
 
+def _kind(annotation: Any) -> str:
+    """A type in the words of a recipe."""
+    parts = get_args(annotation)
+    if get_origin(annotation) is Literal:
+        return " | ".join(map(str, parts))
+    if get_origin(annotation) in (Union, UnionType):
+        return " | ".join(_kind(part) for part in parts)
+    if get_origin(annotation) is tuple:
+        return f"[{', '.join(_kind(part) for part in parts)}]".replace("Ellipsis", "...")
+    plain = {bool: "true | false", type(None): "null"}
+    return plain.get(annotation) or getattr(annotation, "__name__", None) or str(annotation).replace("typing.", "")
+
+
 def _field_lines(prefix: str, settings: Any) -> list[str]:
     lines = []
     for key, field in settings.model_fields.items():
-        kind = getattr(field.annotation, "__name__", None) or str(field.annotation).replace("typing.", "")
-        if get_origin(field.annotation) is Literal:
-            kind = " | ".join(map(str, get_args(field.annotation)))
-        kind = kind.replace("Union[Literal['auto'], bool]", "auto | true | false")
+        kind = _kind(field.annotation)
         inner = next((part for part in get_args(field.annotation) if hasattr(part, "model_fields")), None)
         if inner is not None:  # a tuple of settings, or settings by name
             named = get_origin(field.annotation) is dict

@@ -41,6 +41,13 @@ def from_os_error(error: BaseException) -> UserError | None:
     text = str(error)
     number = error.errno if isinstance(error, OSError) else None
     where = error.filename if isinstance(error, OSError) else None
+    if number == errno.EFBIG:
+        return UserError(
+            "a file may not grow so large here",
+            where=where,
+            expected="no limit on file sizes (ulimit -f, or the file system's)",
+            todo="raise it or choose another --out, and run the same command again",
+        )
     if number in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in text:
         return UserError(
             "the disk is full",

@@ -22,7 +22,7 @@ def to_fp8(model: RinshoForCausalLM, device: torch.device, *, emulate: bool = Fa
         UserError: no Hopper card, torchao missing, or sizes that are no multiples of 16.
     """
     if not emulate:
-        _must_be_hopper(device)
+        must_be_hopper(device)
     matrices = [module.weight for module in model.model.modules() if isinstance(module, torch.nn.Linear)]
     odd = sorted({size for matrix in matrices for size in matrix.shape if size % ALIGNED})
     if odd:
@@ -38,7 +38,8 @@ def to_fp8(model: RinshoForCausalLM, device: torch.device, *, emulate: bool = Fa
     convert_to_float8_training(model.model, config=Float8LinearConfig(emulate=emulate))
 
 
-def _must_be_hopper(device: torch.device) -> None:
+def must_be_hopper(device: torch.device) -> None:
+    """Raises a `UserError` that names the device when it cannot multiply in fp8."""
     if device.type != "cuda":
         found = f"a {device.type} device"
     elif torch.cuda.get_device_capability(device) < HOPPER:

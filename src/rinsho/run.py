@@ -25,7 +25,7 @@ import rinsho
 from rinsho.errors import UserError, from_os_error
 from rinsho.files import atomic_file, atomic_folder, file_hash, quick_hash, write_atomic
 from rinsho.progress import Progress, duration
-from rinsho.recipe import Settings, to_yaml
+from rinsho.recipe import Settings, load, to_yaml
 
 __all__ = ["Report", "Stage", "atomic_file", "atomic_folder", "perform", "read_done", "read_metrics", "write_atomic"]
 
@@ -53,22 +53,9 @@ NOT_IDENTITY = {
     "background_checkpoints", "plot",
 }  # fmt: skip
 PACKAGES = (
-    "torch",
-    "transformers",
-    "tokenizers",
-    "sentencepiece",
-    "fugashi",
-    "ipadic",
-    "numpy",
-    "scikit-learn",
-    "safetensors",
-    "orjson",
-    "zstandard",
-    "datasets",
-    "datatrove",
-    "floret",
-    "httpx",
-)
+    "torch", "transformers", "tokenizers", "sentencepiece", "fugashi", "ipadic", "numpy", "scikit-learn",
+    "safetensors", "orjson", "zstandard", "datasets", "datatrove", "floret", "httpx",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -125,10 +112,10 @@ def perform(name: str, recipe: Settings, inputs: Sequence[Path], out: Path, work
         _refuse_overlap(out, inputs)
         identity = _identity(name, recipe, inputs)
         out.mkdir(parents=True, exist_ok=True)
-        _refuse_other(out, identity)  # before the lock, which would leave a file in a folder that is not ours
+        _refuse_other(out, identity, recipe)  # before the lock, which would leave a file in a folder that is not ours
         with _locked(out):
             done = read_done(out)
-            _refuse_other(out, identity)
+            _refuse_other(out, identity, recipe)
             if done is not None and _complete(out, done):
                 shutil.rmtree(out / "partial", ignore_errors=True)
                 print(f"{name}: unchanged, skipped ({out})", file=sys.stderr)
@@ -273,7 +260,7 @@ def _refuse_overlap(out: Path, inputs: Sequence[Path]) -> None:
             )
 
 
-def _refuse_other(out: Path, identity: dict[str, Any]) -> None:
+def _refuse_other(out: Path, identity: dict[str, Any], recipe: Settings) -> None:
     try:
         before = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -291,7 +278,7 @@ def _refuse_other(out: Path, identity: dict[str, Any]) -> None:
     if before.get("stage") != identity["stage"]:
         what = f"the output folder belongs to the stage {before.get('stage')}"
     elif before.get("recipe") != identity["recipe"]:
-        what = "the output folder belongs to another recipe"
+        what = f"the output folder belongs to another recipe ({_difference(out, recipe)})"
     else:
         what = "the output folder was made from other inputs"
     raise UserError(
@@ -300,6 +287,20 @@ def _refuse_other(out: Path, identity: dict[str, Any]) -> None:
         expected="the recipe and inputs in its recipe.resolved.yaml and manifest.json",
         todo="choose another --out, or delete the folder to make it anew",
     )
+
+
+def _difference(out: Path, recipe: Settings) -> str:
+    """The settings that differ from those of a run folder, in a few words."""
+    try:
+        there = _kept(load(out / "recipe.resolved.yaml"))
+    except UserError:
+        return "its recipe.resolved.yaml cannot be read"
+    here = _kept(recipe.model_dump(mode="json"))
+    there, here = (json.loads(json.dumps(settings)) for settings in (there, here))
+    names = [key for key in sorted(there.keys() | here.keys()) if there.get(key) != here.get(key)]
+    told = [f"{key}: {str(there.get(key))[:60]} there, {str(here.get(key))[:60]} here" for key in names[:3]]
+    more = [f"{len(names) - 3} more"] if len(names) > 3 else []
+    return "; ".join(told + more) or "of another version of rinsho"
 
 
 def _remove_asides(out: Path) -> None:

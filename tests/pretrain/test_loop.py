@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import signal
 from types import SimpleNamespace
 
 import numpy as np
@@ -143,6 +145,38 @@ def interrupt(trainer, after):
     with pytest.raises(KeyboardInterrupt):
         trainer.train()
     trainer.saver.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_step_saves_and_costs_no_bit(tmp_path, number):
+    recipe = recipe_of(model={"residual_dropout": 0.1})
+    whole = train(tmp_path / "whole", recipe)
+    trainer = trainer_of(tmp_path / "stopped", recipe)
+    real = trainer._backward
+
+    def backward(*given):
+        if trainer.at.step == 4:
+            os.kill(os.getpid(), number)
+        return real(*given)
+
+    trainer._backward = backward
+    handler = signal.getsignal(number)
+    with reproducible(1), pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert signal.getsignal(number) is handler
+    assert trainer.at.step == 6  # the processes agree on it at the begin of the next step
+    again = trainer_of(tmp_path / "stopped", recipe)
+    with reproducible(1):
+        again.train()
+    assert again.seen_before == trainer.at.seen_tokens
+    assert_same(weights(whole), weights(again))
+
+
+def test_a_loss_worse_than_guessing_is_a_spike_from_the_first_step(tmp_path):
+    with pytest.raises(UserError, match="jump of the loss"):
+        train(tmp_path, recipe_of(learning_rate=20.0, warmup_steps=0, max_tokens=128 * 40, max_skipped_steps=3))
+    assert {spike["reason"] for spike in spikes(tmp_path)} == {"loss"}
+    assert spikes(tmp_path)[0]["limit"] == pytest.approx(2 * math.log(VOCAB))
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])

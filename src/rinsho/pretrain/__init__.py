@@ -10,6 +10,7 @@ The product opens with `AutoModelForCausalLM.from_pretrained(<run folder>)`. See
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,7 +41,8 @@ class Recipe(Settings):
     max_tokens: int | None = Field(None, ge=1, description="tokens to train on; overrides epochs (N2.4-1)")
     epochs: float = Field(1.0, gt=0, description="passes over the text when max_tokens is not given (N2.4-1)")
     mixture: dict[str, SourceShare] = Field(
-        default_factory=dict, description="sources of the text by pattern, each with weight or epochs; empty: as it is"
+        default_factory=dict,
+        description="sources by pattern with weight or epochs: {'hospital/*': 0.75, '*': 0.25}; empty: as it is",
     )
     pack: Literal["cut", "best_fit"] = Field(
         "best_fit", description="rows cut from one stream (the report), or documents put where they fit (N2.4-1)"
@@ -102,7 +104,10 @@ class Recipe(Settings):
         "skip", description="a step whose loss or gradient jumps: drop it, go back to a checkpoint, or note it (N2.4-4)"
     )
     spike_sigmas: float | None = Field(
-        6.0, gt=0, description="standard deviations above the last spike_window steps that are a jump; null: only nan"
+        6.0,
+        gt=0,
+        description="standard deviations above the last spike_window steps (when there are so many) that are a jump, or"
+        " twice ln(vocabulary) at any time; null: only what is not finite",
     )
     spike_window: int = Field(128, ge=8, description="steps a jump is measured against")
     max_skipped_steps: int = Field(10, ge=0, description="spikes skipped or rolled back before the run stops (N2.4-4)")
@@ -124,6 +129,8 @@ def run(recipe: Recipe, inputs: Sequence[Path], out: Path) -> Report:
     """
     for problem in check(recipe, inputs):
         raise problem
+    if recipe.init_from == "model":
+        recipe = recipe.model_copy(update={"model": _sizes(inputs[0])})
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         from rinsho.pretrain.together import run_together
 
@@ -135,6 +142,13 @@ def run(recipe: Recipe, inputs: Sequence[Path], out: Path) -> Report:
         return work(recipe, inputs, stage)
 
     return perform("pretrain", recipe, inputs, out, work)
+
+
+def _sizes(folder: Path) -> ModelSettings:
+    """The sizes of a model folder, for the recipe that the run folder keeps."""
+    from rinsho.sizing import settings_of
+
+    return settings_of(json.loads((folder / "config.json").read_text(encoding="utf-8")))
 
 
 def check(recipe: Recipe, inputs: Sequence[Path]) -> list[UserError]:

@@ -45,7 +45,7 @@ def check(recipe: Recipe, inputs: Sequence[Path]) -> list[UserError]:
             shard_paths([training_folder(corpus)])
         except UserError as problem:
             found.append(problem)
-    return found or _memory_problems(recipe, tokenizer)
+    return found or _device_problems(recipe) or _memory_problems(recipe, tokenizer)
 
 
 def copy_problems(recipe: Recipe, encoded: Sequence[Path]) -> list[UserError]:
@@ -117,6 +117,26 @@ def _start_problems(recipe: Recipe, folder: Path) -> list[UserError]:
     return found
 
 
+def _device_problems(recipe: Recipe) -> list[UserError]:
+    """What this machine cannot do; torch is loaded only to answer what the recipe asks for."""
+    if not (recipe.device == "cuda" or recipe.fp8 or recipe.attn_implementation == "varlen"):
+        return []
+    from rinsho.device import choose_device
+
+    try:
+        device = choose_device(recipe.device, "pretrain.device")
+        if recipe.fp8:
+            from rinsho.fp8 import must_be_hopper
+
+            must_be_hopper(device)
+    except UserError as problem:
+        return [problem]
+    if recipe.attn_implementation == "varlen" and device.type != "cuda":
+        expected = "sdpa on a machine without a graphics card"
+        return [UserError("varlen runs on CUDA only", where="pretrain.attn_implementation", expected=expected)]
+    return []
+
+
 def _memory_problems(recipe: Recipe, tokenizer: Path) -> list[UserError]:
     """Weights, gradients and optimizer in float32 against this machine's memory; a graphics card has its own."""
     on_card = recipe.device != "cpu" and (recipe.device == "cuda" or Path("/proc/driver/nvidia").exists())
@@ -131,7 +151,14 @@ def _memory_problems(recipe: Recipe, tokenizer: Path) -> list[UserError]:
     if needed < whole:
         return []
     what = f"training needs about {needed / 2**30:.1f} GiB, this machine has {whole / 2**30:.1f}"
-    return [UserError(what, where="pretrain.model", expected="a smaller model", todo="for instance model: 60m")]
+    return [
+        UserError(
+            what,
+            where="pretrain.model",
+            expected="a smaller model",
+            todo="or fewer micro_batch_rows, or activation_checkpointing",
+        )
+    ]
 
 
 def _settings_problems(recipe: Recipe) -> list[UserError]:

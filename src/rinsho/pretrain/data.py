@@ -99,6 +99,13 @@ class Data:
         """How often the run sees the text of each group."""
         return [rows / max(1, size) for rows, size in zip(self.drawn, np.diff(self.rows.groups).tolist(), strict=True)]
 
+    def unmeasured(self) -> list[str]:
+        """The largest sources that are trained on and have no held-out text; "*" when there is none at all."""
+        if self.held_out is None:
+            return ["*"]
+        measured = set(labels(self.held_out_tokens.sources)) if self.held_out_tokens else set()
+        return [row["source"] for row in self._sources() if row["passes"] and row["source"] not in measured]
+
     def figures(self) -> dict[str, Any]:
         """What the report says about the data."""
         made, held_out = self.tokens.manifest, self.held_out_tokens
@@ -184,6 +191,8 @@ def prepare(recipe: Recipe, inputs: Sequence[Path], tokenizer: TextTokenizer, fi
     order, drawn = _order(recipe, rows)
     checking = _held_out(held_out, recipe.sequence_length, tokenizer.eos_token_id) if held_out else None
     data = Data(rows, order, checking, training, group_of, drawn, held_out)
+    for name in data.unmeasured():
+        stage.log(f"no held-out text of {name!r}: a larger validation_fraction would measure it")
     for pattern, passes in zip(recipe.mixture or ["*"], data.passes, strict=True):
         if passes > MANY_PASSES:
             stage.log(f"the text of {pattern!r} is seen {passes:.1f} times; beyond {MANY_PASSES} it teaches little")

@@ -69,13 +69,14 @@ class SpikeWatch:
 
     A finite value is one when it is above mean + `sigmas` x standard deviation of those steps (with a smallest
     deviation, see SMALLEST_DEVIATION), and only once `window` steps are known. While the loss falls, the trend itself
-    makes the deviation large, so the start of a run raises no alarm. `sigmas=None`: only what is not finite.
+    makes the deviation large, so the start of a run raises no alarm. A loss above `ceiling` always is one: that catches
+    a run that goes astray before. `sigmas=None`: only what is not finite.
 
     Source: N2.4-4; the rule is that of OLMo's SkipStepOptimizer (128 steps, 6 deviations), the floor is ours.
     """
 
-    def __init__(self, window: int = 128, sigmas: float | None = 6.0) -> None:
-        self.sigmas = sigmas
+    def __init__(self, window: int = 128, sigmas: float | None = 6.0, ceiling: float = math.inf) -> None:
+        self.sigmas, self.ceiling = sigmas, ceiling
         self._known: dict[str, deque[float]] = {name: deque(maxlen=window) for name in SMALLEST_DEVIATION}
 
     def judge(self, loss: float, grad_norm: float) -> tuple[str, float | None] | None:
@@ -98,11 +99,15 @@ class SpikeWatch:
     def limit(self, name: str) -> float | None:
         """Above what "loss" or "grad_norm" is a spike; None as long as too few steps are known."""
         known = self._known[name]
-        if self.sigmas is None or len(known) < (known.maxlen or 0):
+        if self.sigmas is None:
             return None
+        ceiling = self.ceiling if name == "loss" and self.ceiling < math.inf else None
+        if len(known) < (known.maxlen or 0):
+            return ceiling
         mean = math.fsum(known) / len(known)
         deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in known) / len(known))
-        return mean + self.sigmas * max(deviation, SMALLEST_DEVIATION[name] * mean)
+        limit = mean + self.sigmas * max(deviation, SMALLEST_DEVIATION[name] * mean)
+        return limit if ceiling is None else min(limit, ceiling)
 
     def state(self) -> dict[str, list[float]]:
         """What `load` needs, in plain JSON values that come back bit for bit."""

@@ -50,7 +50,8 @@ def work(
             publish(config, weights, tokenizer, folder, extra, recipe.save_dtype)
 
         trainer = Trainer(recipe, model, data, stage, me=me, publish=to_folder)
-        stage.log(f"{me.size} processes ({recipe.parallelism}), {trainer.steps} steps; {trainer.watch.formula}")
+        crew = f"{me.size} processes ({recipe.parallelism}), " if me.size > 1 else ""
+        stage.log(f"{crew}{trainer.steps} steps; {trainer.watch.formula}")
         started = time.monotonic()
         end = trainer.train()
         speed = (end.seen_tokens - trainer.seen_before) / max(time.monotonic() - started, 1e-9)
@@ -119,19 +120,23 @@ def _markdown(numbers: dict[str, Any]) -> str:
         ("parameters", f"{numbers['parameters']:,}"),
         ("documents / tokens", f"{numbers['documents']:,} / {numbers['tokens']:,}"),
         ("rows (filled)", f"{numbers['rows']:,} ({numbers['filled_fraction']:.1%})"),
-        ("steps, epochs", f"{numbers['steps']:,}, {numbers['epochs']}"),
+        ("steps", f"{numbers['steps']:,}"),
+        ("passes over the rows", f"{numbers['epochs']}"),
         ("seen tokens", f"{numbers['seen_tokens']:,}"),
-        ("tokens/s", f"{numbers['tokens_per_second']:,.0f}"),
+        ("tokens/s, validation and saving included", f"{numbers['tokens_per_second']:,.0f}"),
         ("share of the hardware's peak (MFU)", "unknown" if mfu is None else f"{mfu:.1%}"),
         ("last training loss", "-" if numbers["loss"] is None else f"{numbers['loss']:.4f} nats/token"),
         ("held-out loss", "-" if held_out is None else f"{held_out:.4f} nats/token"),
-        (
-            "held-out loss",
-            "-" if held_out is None else f"{numbers['validation_bits_per_character']:.4f} bits/character",
-        ),
+        ("the same", "-" if held_out is None else f"{numbers['validation_bits_per_character']:.4f} bits/character"),
         ("spikes / steps skipped", f"{numbers['spikes']} / {numbers['skipped_steps']}"),
     ]
     lines = ["# Pre-training", "", "| | |", "| --- | --- |", *(f"| {a} | {b} |" for a, b in rows), ""]
+    if len(numbers["sources"]) > 1:
+        lines += ["| source | documents | tokens | passes | share |", "| --- | ---: | ---: | ---: | ---: |"]
+        for row in numbers["sources"]:
+            cells = f"{row['documents']:,} | {row['tokens']:,} | {row['passes']:.3g} | {row['share']:.1%}"
+            lines.append(f"| {row['source'] or '-'} | {cells} |")
+        lines.append("")
     if numbers["validation"]:
         lines += ["| source, held out | tokens | nats/token | bits/character |", "| --- | ---: | ---: | ---: |"]
         for name, row in numbers["validation"].items():
