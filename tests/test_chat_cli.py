@@ -48,5 +48,5 @@ def test_old_turns_are_forgotten_and_long_questions_cut(model: Path) -> None:
 
 def test_a_base_model_is_refused_clearly(tmp_path: Path) -> None:
     folder = toy_folder(tmp_path / "base", chat=False)
-    with pytest.raises(UserError, match="no chat template"):
+    with pytest.raises(UserError, match=r"this is a base model.* rinsho finetune"):
         said(folder, "発熱\n")

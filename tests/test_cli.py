@@ -200,7 +200,8 @@ def test_csv_without_the_needed_columns_and_broken_json_line_of_tasks(tmp_path):
 def test_doctor_names_what_is_there():
     result = rinsho("doctor")
     assert result.returncode == 0
-    assert "tokenizer" in result.stdout
+    for row in ("tokenizer", "pretrain.fp8", "report, curves --to png", "curves --to tensorboard", "curves --to wandb"):
+        assert f"  {row}" in result.stdout, row
     refused(rinsho("doctor", "/nowhere"), "no weights")
 
 

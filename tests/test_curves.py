@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from rinsho.curves import loss_png, loss_svg, page
+from rinsho.curves import MARKERS, PANELS, _draw, _tick, drawn_sources, headline, loss_png, loss_svg, page
 from rinsho.curves_cli import SILENT_SETTINGS, curves
 from rinsho.errors import UserError
-from rinsho.metrics import read_runs
+from rinsho.metrics import as_run, read_runs
 from rinsho.run import read_metrics
-from toy_metrics import LINES, finish, write_run
+from toy_metrics import LINES, finish, lock, write_run
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -84,7 +84,7 @@ def test_page_needs_nothing_from_outside_and_escapes_names(tmp_path):
     assert not re.search(r"https?:|//\w+\.|@import|url\((?!#)|fetch\(|import\(", html)
     assert "default-src 'none'" in html and 'http-equiv="refresh"' not in html
     assert "<b>a" not in html and "病院<記録>" not in html and "&lt;b&gt;a&amp;amp;" in html
-    assert html.count("in progress") >= 1 and html == page(folders)
+    assert "stopped at step 120" in html and "2 runs, 1 finished, 1 stopped" in html and html == page(folders)
 
 
 def test_page_has_the_numbers_of_the_file(tmp_path):
@@ -136,19 +136,88 @@ def test_follow_writes_at_changes_and_stops_at_done(tmp_path):
     target = tmp_path / "x/curves/curves.html"
     time.sleep(0.1)
     assert thread.is_alive() and not target.exists()  # nothing is there yet: it waits
-    write_run(run, LINES[:5])
-    for _ in range(500):
-        if target.exists():
-            break
-        time.sleep(0.01)
-    assert 'http-equiv="refresh"' in target.read_text()
-    write_run(run, LINES)
-    finish(run)
-    thread.join(10)
+    with lock(run):
+        write_run(run, LINES[:5])
+        for _ in range(500):
+            if target.exists():
+                break
+            time.sleep(0.01)
+        assert 'http-equiv="refresh"' in target.read_text() and "going on" in target.read_text()
+    with lock(run):
+        write_run(run, LINES)
+        time.sleep(0.2)
+        assert thread.is_alive()
+        finish(run)
+        thread.join(10)
     assert not thread.is_alive()
     html = target.read_text()
     assert 'http-equiv="refresh"' not in html and page_data(html)["runs"][0]["series"]["train/loss"][0][-1] == 120
     assert told["paths"].splitlines()[0] == str(target)
+
+
+def test_follow_ends_when_a_run_was_stopped_and_says_so(tmp_path, capsys):
+    run = write_run(tmp_path / "x/pretrain", LINES)
+    (page_path, _) = curves([run], follow=True, every_seconds=0.01).splitlines()
+    html = Path(page_path).read_text()
+    assert 'http-equiv="refresh"' not in html and "stopped at step 120" in html
+    assert "some did not finish: no longer followed" in capsys.readouterr().err
+
+
+def test_picture_says_nothing_of_the_state_since_it_is_drawn_before_the_end(tmp_path):
+    (run,) = read_runs([write_run(tmp_path, LINES)])
+    assert headline([run])[1].startswith("stopped at step 120, ")
+    assert headline([run], states=False)[1].startswith("step 120, ")
+    assert headline([run, run], states=False)[1] == "2 runs"
+
+
+def loss_axes(runs):
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    _draw(axes, PANELS[0], runs)
+    return axes
+
+
+def test_a_source_has_one_mark_in_all_runs_and_in_the_legend():
+    def run(name, *sources):
+        figures = {source: {"loss": 2.0, "tokens": tokens} for source, tokens in sources}
+        return as_run([{"step": 1, "loss": 2.0, "validation_loss": 2.0, "validation": figures}], name)
+
+    runs = [run("a", ("one", 9), ("two", 5)), run("b", ("two", 5), ("three", 7))]
+    assert drawn_sources(runs) == ["one", "three", "two"]
+    axes = loss_axes(runs)
+    marks = dict(zip(["one", "three", "two"], MARKERS, strict=False))
+    drawn = [line.get_marker() for line in axes.lines if line.get_linestyle() == ":"]
+    assert drawn == [marks[name] for name in ("one", "two", "three", "two")]
+    legend = axes.get_legend()
+    shown = {
+        text.get_text().strip(): line.get_marker()
+        for text, line in zip(legend.texts, legend.legend_handles, strict=True)
+    }
+    assert {name: shown[name] for name in marks} == marks
+    assert len(set(MARKERS)) == len(MARKERS) and not {"o", "v"} & set(MARKERS)
+
+
+def test_one_diverged_run_does_not_flatten_the_others_and_the_legend_covers_nothing():
+    wild = as_run([{"step": n, "seen_tokens": n * 2048, "loss": 9.0 + n * n} for n in range(1, 100)], "wild")
+    axes = loss_axes([as_run([{**row, "validation": None} for row in LINES], "calm"), wild])
+    assert axes.get_ylim()[1] < 10 and "highest 9.81k" in axes.get_title(loc="left")
+    axes.figure.canvas.draw()
+    assert not axes.get_legend().get_window_extent().overlaps(axes.get_window_extent())
+
+
+def test_spikes_at_one_step_are_counted():
+    back = {"step": 60, "spike": "loss", "spike_step": 70, "action": "rollback"}
+    axes = loss_axes([as_run([*LINES, back, back], "x")])
+    assert [text.get_text() for text in axes.texts] == ["×2"]
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(4.885e13, "4.88e13"), (1e13, "1e13"), (5e11, "500G"), (1350.0, "1.35k"), (1e-4, "1e-4"), (0, "0")],
+)
+def test_numbers_at_axes_are_short(value, words):
+    assert _tick(value) == words
 
 
 def test_tensorboard_reads_back_every_number_and_a_second_call_changes_nothing(tmp_path):

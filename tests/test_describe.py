@@ -12,7 +12,7 @@ from rinsho.doctor import doctor
 from rinsho.errors import UserError
 from rinsho.hardware import peak_flops
 from rinsho.model import ModelSettings, build
-from rinsho.model_folder import save_folded
+from rinsho.model_folder import load_unfolded, save_folded
 
 ROOMS = {stage: module for stage, (module, _, _) in STAGES.items()}
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
@@ -37,7 +37,15 @@ def test_one_card_needs_no_sharing_and_rows_fit_only_a_card_that_is_named():
     page = describe("tiny")
     assert "one card, checkpointing" in page and "zero2" not in page
     assert "rows that fit" not in page and "MFU  " not in page
-    assert "vocabulary 4,096" in page and "vocabulary 5,000" in describe("tiny", vocab_size=5000)
+    assert "vocabulary 4,096 (assumed: --vocab-size" in page
+    own = describe("tiny", vocab_size=5000)
+    assert "vocabulary 5,000" in own and "assumed" not in own
+    assert "untied: the head is in the file" in page and "bfloat16 6.4 MB (6.1 MiB)" in page
+    processor = "on a processor instead, {}: "
+    assert processor.format("fp32, not compiled") in page
+    both = describe("tiny", overrides=["pretrain.dtype=bf16", "pretrain.compile=true"])
+    assert processor.format("bf16, compiled") in both
+    assert "on a processor" not in describe("tiny", overrides=["pretrain.attn_implementation=varlen"])
     assert "with --tokens N also the days" in describe("tiny", gpu="H200 SXM")
 
 
@@ -64,7 +72,7 @@ def test_the_vocabulary_is_that_of_the_recipe(tmp_path):
     recipe = tmp_path / "own.yaml"
     recipe.write_text("tokenizer: {vocab_size: 12345}\npretrain: {model: 15m, max_tokens: 1000000000}\n")
     page = describe(str(recipe), rooms=ROOMS, gpu="L4")
-    assert "vocabulary 12,345" in page and re.search(r"1.00 G tokens", page)
+    assert "vocabulary 12,345" in page and "assumed" not in page and re.search(r"1.00 G tokens", page)
 
 
 def test_a_published_folder(tmp_path):
@@ -75,11 +83,44 @@ def test_a_published_folder(tmp_path):
     weights = sum(path.stat().st_size for path in tmp_path.glob("*.safetensors"))
     total = int(re.search(r"total +([\d,]+)\n", page)[1].replace(",", ""))
     assert 0 <= weights - 2 * total < 10_000  # a header; the head is a matrix of its own in a published folder
-    assert "(arcee)" in page and "embeddings times 13.86" in page and "residual 0.1" in page
+    assert "trained tied, and bfloat16 has rounded it apart" in page and "untied head" in page
+    assert "embeddings times 13.86" in page and "residual 0.1" in page
     assert "micro_batch_rows 3" in page and "1,024 tokens a row" in page
-    assert "key/value cache 1,536 bytes a token in bfloat16, 1.5 MiB at 1,024 tokens" in doctor(tmp_path)
+    said = doctor(tmp_path)
+    assert "arcee: parameters 1,681,344, layers 4, hidden size 192, vocabulary 300, positions 1,024" in said
+    assert "key/value cache 1,536 bytes a token in bfloat16, 1.5 MiB at 1,024 tokens" in said
+    for content in ("{}", "[]", "{"):
+        (tmp_path / "config.json").write_text(content)
+        assert "key/value cache" not in doctor(tmp_path) and "weights" in doctor(tmp_path)
+
+
+def test_a_folder_whose_head_was_trained_tied_is_counted_as_its_training_did(tmp_path):
+    settings = ModelSettings.model_validate("tiny")
+    model = build(settings, 300, 1, bos_token_id=1, eos_token_id=2, pad_token_id=2)
+    save_folded(model, None, tmp_path)
+    page = describe(str(tmp_path))
+    published = sum(tensor.numel() for tensor in model.parameters()) + 300 * 192
+    assert "(arcee)" in page and " tied head" in page
+    assert re.search(rf"total +{json.loads((tmp_path / 'rinsho.json').read_text())['parameters']:,}\n", page)
+    assert re.search(rf"published +{published:,} +untied", page)
+
+
+@pytest.mark.parametrize(("hidden_size", "dtype"), [(48, "float32"), (48, "bfloat16"), (64, "bfloat16")])
+def test_the_page_and_training_agree_on_whether_the_head_is_tied(tmp_path, hidden_size, dtype):
+    settings = ModelSettings.model_validate({"hidden_size": hidden_size, "num_hidden_layers": 1})
+    save_folded(build(settings, 300, 1, bos_token_id=1, eos_token_id=2, pad_token_id=2), None, tmp_path, dtype=dtype)
+    tied = load_unfolded(tmp_path).config.tie_word_embeddings
+    assert tied == (" tied head" in describe(str(tmp_path))) == (dtype == "float32" or hidden_size == 64)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"overrides": ["pretrain.model.hidden_size=64"]}, {"overrides": ["pretrain.model=15m"]}, {"vocab_size": 9}],
+)
+def test_a_folder_keeps_its_sizes(tmp_path, given):
     (tmp_path / "config.json").write_text("{}")
-    assert "key/value cache" not in doctor(tmp_path)
+    with pytest.raises(UserError, match="has its sizes already"):
+        describe(str(tmp_path), **given)
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -133,14 +174,15 @@ def test_targets_that_are_nothing(tmp_path):
         describe(str(tmp_path))
     with pytest.raises(UserError, match="a recipe file, a model folder, or a preset"):
         describe("ncvc-slm-2")
-    with pytest.raises(UserError, match="did you mean 'H100 SXM'"):
-        describe("tiny", gpu="H100")
+    for typed, meant in {"H100": "H100 SXM", "NVIDIA H2000": "H200 SXM", "4090": "RTX 4090"}.items():
+        with pytest.raises(UserError, match=f"did you mean '{meant}'"):
+            describe("tiny", gpu=typed)
     only = tmp_path / "recipe.yaml"
     only.write_text("tokenizer: {}\n")
     with pytest.raises(UserError, match="no section 'pretrain'"):
         describe(str(only), rooms=ROOMS)
-    only.write_text("pretrain: {init_from: model}\n")
-    with pytest.raises(UserError, match="those of a model folder"):
+    only.write_text("pretrain: {init_from: model, micro_batch_rows: 4}\n")
+    with pytest.raises(UserError, match=r"those of a model folder; .* FOLDER --set pretrain.micro_batch_rows=4, with"):
         describe(str(only), rooms=ROOMS)
     only.write_text("pretrain: {micro_batch_row: 3}\n")
     with pytest.raises(UserError, match="did you mean 'micro_batch_rows'"):

@@ -7,8 +7,8 @@ import math
 import pytest
 
 from rinsho.errors import UserError
-from rinsho.metrics import Point, as_run, csv_text, find_runs, highest_shown, read_runs, running_mean, thin
-from toy_metrics import LINES, write_run
+from rinsho.metrics import Point, as_run, csv_text, find_runs, highest_shown, read_runs, running_mean, state_of, thin
+from toy_metrics import LINES, finish, lock, write_run
 
 
 def test_table_holds_every_number_of_the_file(tmp_path):
@@ -44,7 +44,20 @@ def test_values_that_are_no_numbers_are_left_out(tmp_path):
         file.write('{"step": 3, "lo')  # a line that is being written
     (run,) = read_runs([folder])
     assert run.series == {"train/loss": [Point(1, 10, 2.0)]}
-    assert not run.finished
+    assert run.state == "stopped"
+
+
+def test_a_run_is_finished_goes_on_or_was_stopped(tmp_path):
+    folder = write_run(tmp_path, LINES)
+    assert state_of(folder) == "stopped"  # no lock file at all
+    with lock(folder):
+        assert state_of(folder) == state_of(folder) == "going on"
+        finish(folder)
+        assert state_of(folder) == "finished"
+    (folder / "DONE").unlink()
+    assert state_of(folder) == "stopped"
+    with lock(folder):  # looking does not keep a run from starting
+        pass
 
 
 def test_a_step_that_comes_again_replaces_what_stood_after_it():
@@ -62,6 +75,15 @@ def test_spikes_of_new_and_old_lines_and_tokens_that_a_line_lacks():
     first, second = as_run(lines, "x").spikes
     assert first == (15, 1500, "loss", "rollback", None)
     assert second == (20, 2000, "not_finite", "skip", None)
+
+
+def test_a_spike_stands_where_it_happened_and_not_where_training_went_back_to():
+    lines = [{"step": n, "seen_tokens": n * 100, "loss": 2.0} for n in range(1, 51)]
+    back = {"step": 5, "seen_tokens": 500, "spike": "loss", "spike_step": 9, "action": "rollback", "documents": 3}
+    run = as_run([*lines[:5], back, back, *lines[5:]], "x")
+    assert run.spikes == [(9, 900, "loss", "rollback", 3)] * 2
+    assert set(run.series) == {"train/loss"}
+    assert len(running_mean(run, "train/loss")) == 50  # step 9 was trained anew, from other data
 
 
 def test_runs_are_found_below_a_folder_in_order_and_named_apart(tmp_path):
@@ -124,6 +146,15 @@ def test_axis_ends_below_a_high_begin_and_below_spikes_only():
     spiked = [*even[:600], Point(601, 601, 40.0), *even[601:]]
     top = highest_shown([spiked])
     assert top is not None and top < 3.5
+    wild = [Point(n, n, 3.0 if n < 100 else 1400.0) for n in range(1, 1001)]
+    top = highest_shown([spiked], [wild])
+    assert top is not None and top < 3.5
+    assert highest_shown([], [wild]) is None and highest_shown([wild]) is None
+    worse = [Point(n, n, 5.0) for n in range(1, 1001)]
+    assert highest_shown([even], [worse]) is None  # near enough to be seen whole
+    assert [as_run([{"step": p.step, "loss": p.value} for p in line], "x").diverged() for line in (spiked, wild)] == [
+        False, True,
+    ]  # fmt: skip
     assert highest_shown([]) is None
     assert highest_shown([[Point(0, 0, 3.0)]]) is None
     assert highest_shown([[Point(n, n, 3.0) for n in range(50)]]) is None

@@ -46,6 +46,11 @@ def test_folder_without_a_finished_stage_is_a_user_error(tmp_path):
         write_report(tmp_path)
 
 
+def test_folder_of_one_stage_is_told_apart(tmp_path):
+    with pytest.raises(UserError, match=r"the folder of one stage; .* rinsho curves"):
+        write_report(evaluated(tmp_path, [ROW]) / "evaluate")
+
+
 def test_finished_stage_without_its_manifest_is_a_user_error(tmp_path):
     (evaluated(tmp_path, [ROW]) / "evaluate/manifest.json").unlink()
     with pytest.raises(UserError, match="without its manifest"):

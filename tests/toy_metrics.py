@@ -1,7 +1,10 @@
 """Invented metrics.jsonl of the form that pre-training writes: two sources, one of them Japanese, and a spike."""
 
+import fcntl
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -34,6 +37,14 @@ def write_run(folder: Path, rows: list, done: bool = False) -> Path:
     if done:
         finish(folder)
     return folder
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """As a run does while it works in its folder."""
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
 
 
 def finish(folder: Path) -> None:

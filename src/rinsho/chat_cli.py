@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from rinsho.chat import Message
+from rinsho.errors import UserError
 
 NOTICE = (
     "Research model, no medical device: never use its answers for diagnosis or treatment. /exit ends. "
@@ -31,13 +32,21 @@ def chat(
     Turns that no longer fit into the model's window are forgotten, oldest first.
 
     Raises:
-        UserError: not a model folder, or one without the chat tokens.
+        UserError: not a model folder, or a base model.
     """
     from rinsho.generate import Generator
 
     lines, target = stdin or _standard_input(), stdout or sys.stdout
     generator = Generator(model)
-    generator.prompt([Message("user", "")])  # a base model has no chat tokens: said before the first question
+    try:
+        generator.prompt([Message("user", "")])  # a base model has no chat tokens: said before the first question
+    except UserError:
+        raise UserError(
+            "this is a base model, which continues texts and answers no questions",
+            where=model,
+            expected="a folder of rinsho finetune, or another instruct model",
+            todo=f"finetune it first: rinsho finetune {model} DATA --out FOLDER",
+        ) from None
     print(NOTICE, file=sys.stderr, flush=True)
     room = min(max_new_tokens, int(generator.window * ANSWER_FRACTION))
     history: list[Message] = []

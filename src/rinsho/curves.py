@@ -10,6 +10,7 @@ import json
 import re
 import textwrap
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import resources
@@ -21,10 +22,10 @@ from rinsho.metrics import Point, Run, as_run, highest_shown, read_runs, running
 from rinsho.progress import amount
 
 COLORS = ("#1f6f8b", "#c05621", "#5b8c3e", "#8a4f9e", "#b8860b", "#3d5fa8", "#d0557a", "#5f6b6d")
-MARKERS = "sD^vPX*h"
+MARKERS = "s^D*PX<>"  # of sources; a circle is held-out text together, a triangle that points down a spike
 INK, FAINT, ALARM = "#222222", "#9aa0a6", "#b3261e"
 JAPANESE_FONTS = ("Noto Sans CJK JP", "IPAexGothic", "IPAGothic", "Hiragino Sans", "Yu Gothic", "MS Gothic")
-DRAWN_SOURCES = len(MARKERS)  # largest first; the tables have all of them
+DRAWN_SOURCES = len(MARKERS)  # largest first, of all runs together; the tables have all of them
 DRAWN_SPIKES = 200
 
 
@@ -66,29 +67,31 @@ def page(run_folders: Sequence[Path]) -> str:
 
 def draw_png(runs: Sequence[Run], path: Path) -> bool:
     """`loss_png` of runs that are read already."""
-    runs = [run for run in runs if any(_drawn(panel, run) for panel in PANELS[:5])]
+    runs = [run for run in runs if any(_drawn(panel, [run]) for panel in PANELS[:5])]
     if not runs:
         return False
     from matplotlib.figure import Figure
 
-    panels = [panel for panel in PANELS[1:5] if any(_drawn(panel, run) for run in runs)]
-    lines, height = -(-len(panels) // 2), 4.5
-    total = height + 2.4 * lines
-    figure = Figure(figsize=(10.5, total), dpi=100, facecolor="white")
-    grid = figure.add_gridspec(
-        1 + lines, 2, height_ratios=[height - 1.3] + [1.75] * lines, hspace=0.4, wspace=0.19,
-        left=0.055, right=0.955, top=1 - 0.85 / total, bottom=0.48 / total,
-    )  # fmt: skip
-    places = [grid[0, :], *(grid[1 + number // 2, number % 2] for number in range(len(panels)))]
-    if len(panels) % 2:
-        places[-1] = grid[lines, :]
-    names, state = headline(runs)
+    panels = [panel for panel in PANELS[1:5] if _drawn(panel, runs)]
+    figure = Figure(figsize=(10.5, 1), dpi=100, facecolor="white")
+    names, words = headline(runs, states=False)  # pre-training draws before it has ended
     with _fonts():
-        for panel, place in zip((PANELS[0], *panels), places, strict=True):
-            _draw(figure.add_subplot(place), panel, runs)
+        loss = figure.add_axes((0.055, 0, 0.9, 1))
+        top = 4.75 + 0.17 * _draw(loss, PANELS[0], runs)  # inches above the small panels
+        lines = -(-len(panels) // 2)
+        total = top + 2.4 * lines
+        figure.set_figheight(total)
+        loss.set_position((0.055, 1 - 4 / total, 0.9, 3.15 / total))
+        grid = figure.add_gridspec(
+            max(lines, 1), 2, hspace=0.7 / 1.7, wspace=0.19,
+            left=0.055, right=0.955, top=1 - top / total, bottom=0.7 / total if lines else 0,
+        )  # fmt: skip
+        for number, panel in enumerate(panels):
+            alone = number == len(panels) - 1 and number % 2 == 0
+            _draw(figure.add_subplot(grid[number // 2, slice(None) if alone else number % 2]), panel, runs)
         line: dict[str, Any] = {"color": INK, "va": "center", "parse_math": False}
         figure.text(0.055, 1 - 0.24 / total, textwrap.shorten(names, 110, placeholder=" …"), fontsize=11, **line)
-        figure.text(0.055, 1 - 0.45 / total, state, fontsize=9, **line)
+        figure.text(0.055, 1 - 0.45 / total, words, fontsize=9, **line)
         with atomic_file(path) as file:
             figure.savefig(file, format="png", metadata={"Software": None})
     return True
@@ -131,6 +134,7 @@ def draw_page(runs: Sequence[Run], reload_seconds: int | None = None) -> str:
         runs=runs,
         colors=[COLORS[number % len(COLORS)] for number in range(len(runs))],
         means=[mean[-1].value if (mean := running_mean(run, "train/loss")) else None for run in runs],
+        has_means=any(running_mean(run, tag) for run in runs for tag in SMOOTHED),
         headline=headline(runs),
         spikes_in_words=spikes_in_words,
         reload_seconds=reload_seconds,
@@ -138,11 +142,12 @@ def draw_page(runs: Sequence[Run], reload_seconds: int | None = None) -> str:
     )
 
 
-def headline(runs: Sequence[Run]) -> tuple[str, str]:
-    """The names of the runs, and where they stand."""
-    names, open_runs = ", ".join(run.name for run in runs), sum(not run.finished for run in runs)
+def headline(runs: Sequence[Run], states: bool = True) -> tuple[str, str]:
+    """The names of the runs, and where they stand; without `states` nothing is said of who goes on."""
+    names = ", ".join(run.name for run in runs)
     if len(runs) != 1:
-        return names, f"{len(runs)} runs, {open_runs} in progress" if open_runs else f"{len(runs)} runs, finished"
+        counts = Counter(run.state for run in runs) if states else {}
+        return names, ", ".join([f"{len(runs)} runs", *(f"{count} {state}" for state, count in sorted(counts.items()))])
     run, end = runs[0], runs[0].end()
     loss, held_out = run.last("train/loss"), run.last("validation/loss")
     bits, speed, mfu = (
@@ -151,8 +156,7 @@ def headline(runs: Sequence[Run]) -> tuple[str, str]:
         run.last("train/mfu"),
     )
     said = [
-        "finished" if run.finished else "in progress",
-        f"step {end.step:,}",
+        f"{run.state} at step {end.step:,}" if states else f"step {end.step:,}",
         end.seen_tokens and f"{amount(end.seen_tokens)} tokens",
         loss is not None and f"loss {loss:.3f}",
         held_out is not None and f"held out {held_out:.3f}",
@@ -163,15 +167,14 @@ def headline(runs: Sequence[Run]) -> tuple[str, str]:
     return names, ", ".join(part for part in said if part)
 
 
-def _draw(axes: Any, panel: Panel, runs: Sequence[Run]) -> None:
-    """One panel: with one run each held-out source has its colour, with several each run."""
+def _draw(axes: Any, panel: Panel, runs: Sequence[Run]) -> int:
+    """One panel: with one run each held-out source has its colour, with several each run. Gives the legend's lines."""
     from matplotlib.ticker import FuncFormatter
 
-    lines = [points for run in runs for points in _drawn(panel, run)]
-    values = [point.value for line in lines for point in line]
-    top = None if panel.log else highest_shown(lines)
-    entries = [entry for number, run in enumerate(runs) for entry in _draw_run(axes, panel, run, number, runs)]
-    cut = "" if top is None else f"  (above {top:.3g} not shown; highest {max(values):.3g})"
+    values = [point.value for line in _drawn(panel, runs) for point in line]
+    top = _top(panel, runs)
+    entries = [entry for number in range(len(runs)) for entry in _draw_run(axes, panel, runs, number)]
+    cut = "" if top is None else f"  (above {_tick(top, digits=3)} not shown; highest {_tick(max(values), digits=3)})"
     axes.set_title(panel.title + cut, fontsize=9, loc="left", color=INK, parse_math=False)
     axes.set_xlabel("seen tokens" if _by_tokens(runs) else "steps", fontsize=8, color=INK, labelpad=2)
     axes.xaxis.set_major_formatter(FuncFormatter(_tick))
@@ -181,32 +184,33 @@ def _draw(axes: Any, panel: Panel, runs: Sequence[Run]) -> None:
     axes.tick_params(labelsize=8, colors=INK)
     axes.grid(color="#e9e9e7", linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.margins(x=0.012)
+    axes.margins(x=0.018)  # room for the marks at the last step
     if panel.log and values and min(values) > 0:
         axes.set_yscale("log")
-        _few_ticks(axes, max(values) > 100 * min(values))
+        if top is not None:  # the bottom, too: its margin is a share of what is cut off
+            axes.set_ylim(min(values) / 1.15, top)
+        _few_ticks(axes, min(max(values), top or max(values)) / min(values))
     elif panel.from_zero:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, top)
     elif top is not None:
         axes.set_ylim(min(values) - 0.06 * (top - min(values)), top)
     if panel.train == "train/tokens_per_second":
         _share_of_peak(axes, runs)
     if panel.train == "train/loss" and (len(runs) > 1 or len(entries) > 1):
-        _legend(axes, entries)
+        return _legend(axes, entries)
+    return 0
 
 
-def _draw_run(
-    axes: Any, panel: Panel, run: Run, number: int, runs: Sequence[Run]
-) -> Iterator[tuple[bool, dict[str, Any], str]]:
+def _draw_run(axes: Any, panel: Panel, runs: Sequence[Run], number: int) -> Iterator[tuple[bool, dict[str, Any], str]]:
     """Draws a run and gives what the legend may say of it: whether a run is named, the look, the words."""
+    run, color = runs[number], COLORS[number % len(COLORS)]
     alone, by_tokens = len(runs) == 1, _by_tokens(runs)
-    color = COLORS[number % len(COLORS)]
 
     def line(points: Sequence[Point], **look: Any) -> dict[str, Any]:
         drawn = thin(points)
         look |= {"markevery": max(1, len(drawn) // 30)}
         if len(drawn) == 1:  # a line of one point would not be seen
-            look |= {"marker": "o", "markersize": 4}
+            look = {"marker": "o", "markersize": 4} | look
         axes.plot([_x(p, by_tokens) for p in drawn], [p.value for p in drawn], **look)
         return look if alone else look | {"color": INK}
 
@@ -221,17 +225,36 @@ def _draw_run(
         shade = COLORS[1] if alone else color
         look = {"color": shade, "linestyle": "-" if alone else "--", "linewidth": 1.2, "marker": "o", "markersize": 3.5}
         yield False, line(total, **look), "held out"
-    for place, source in enumerate(run.sources()[:DRAWN_SOURCES] if panel.held_out else ()):
-        shade = COLORS[(place + 2) % len(COLORS)] if alone else color
-        look = {"color": shade, "linestyle": ":", "linewidth": 0.8, "marker": MARKERS[place], "markersize": 3.5}
-        yield False, line(run.series.get(f"validation/{source}/{panel.held_out}", []), **look), source
+    for place, source in enumerate(drawn_sources(runs) if panel.held_out else ()):
+        if points := run.series.get(f"validation/{source}/{panel.held_out}"):
+            shade = COLORS[(place + 2) % len(COLORS)] if alone else color
+            look = {"color": shade, "linestyle": ":", "linewidth": 0.8, "marker": MARKERS[place], "markersize": 4.5}
+            yield False, line(points, **look), source
     if run.spikes and panel.train in SMOOTHED:
-        places, shade = [_x(spike, by_tokens) for spike in run.spikes[-DRAWN_SPIKES:]], ALARM if alone else color
-        over = axes.get_xaxis_transform()
-        axes.vlines(places, 0, 1, transform=over, color=shade, linewidth=0.6, alpha=0.3)
-        mark = {"color": shade, "linestyle": "", "marker": "v", "markersize": 5.5}
-        axes.plot(places, [1.0] * len(places), transform=over, clip_on=False, **mark)
+        mark = _draw_spikes(axes, run, ALARM if alone else color, by_tokens)
         yield False, mark if alone else mark | {"color": INK}, spikes_in_words(run) if alone else "spike"
+
+
+def _draw_spikes(axes: Any, run: Run, color: str, by_tokens: bool) -> dict[str, Any]:
+    """A triangle where a spike is, with their number where there are several (a batch that fails after rollbacks)."""
+    places, over = Counter(_x(spike, by_tokens) for spike in run.spikes[-DRAWN_SPIKES:]), axes.get_xaxis_transform()
+    axes.vlines(list(places), 0, 1, transform=over, color=color, linewidth=0.6, alpha=0.3)
+    mark = {"color": color, "linestyle": "", "marker": "v", "markersize": 5.5}
+    axes.plot(list(places), [1.0] * len(places), transform=over, clip_on=False, **mark)
+    beside: dict[str, Any] = {"xycoords": over, "xytext": (4, -4), "textcoords": "offset points"}
+    for place, count in places.items():
+        if count > 1:
+            axes.annotate(f"×{count}", (place, 1.0), fontsize=7, color=color, va="center", **beside)
+    return mark
+
+
+def drawn_sources(runs: Sequence[Run]) -> list[str]:
+    """The largest held-out sources of all runs; the place in this list is the mark of a source in every run."""
+    tokens: dict[str, float] = {}
+    for run in runs:
+        for name in run.sources():
+            tokens[name] = max(tokens.get(name, 0), run.last(f"validation/{name}/tokens") or 0)
+    return sorted(tokens, key=lambda name: (-tokens[name], name))[:DRAWN_SOURCES]
 
 
 def spikes_in_words(run: Run) -> str:
@@ -241,18 +264,23 @@ def spikes_in_words(run: Run) -> str:
     return f"{len(actions)} spike{'s' * (len(actions) > 1)} ({counts})"
 
 
-def _legend(axes: Any, entries: Sequence[tuple[bool, dict[str, Any], str]]) -> None:
-    """Runs first, then what the kinds of lines mean, each once."""
+def _legend(axes: Any, entries: Sequence[tuple[bool, dict[str, Any], str]]) -> int:
+    """Below the axes, where it covers nothing: runs, then what the kinds of lines mean, each once. Gives its lines."""
     from matplotlib.lines import Line2D
 
     once = {words: look for _, look, words in sorted(entries, key=lambda entry: not entry[0])}
-    shown = list(once.items())[:16]
+    shown = list(once.items())[:32]
     handles = [Line2D([], [], **{key: value for key, value in look.items() if key != "markevery"}) for _, look in shown]
-    names = [f" {words}" for words, _ in shown]  # matplotlib leaves out a label that begins with _
-    legend = axes.legend(handles, names, fontsize=8, loc="upper right", ncols=1 + (len(names) > 6), labelspacing=0.4)
-    legend.get_frame().set(edgecolor="none", alpha=0.8)
+    names = [f" {textwrap.shorten(words, 60, placeholder=' …')}" for words, _ in shown]  # _ at the begin would hide it
+    inches = 0.65 + 0.068 * max(map(len, names))
+    columns = min(len(names), max(1, int(0.9 * axes.figure.get_figwidth() / inches)))
+    legend = axes.legend(
+        handles, names, fontsize=8, loc="upper left", bbox_to_anchor=(0, 0), borderaxespad=4, borderpad=0,
+        ncols=columns, labelspacing=0.4, frameon=False,
+    )  # fmt: skip
     for text in legend.get_texts():
         text.set_parse_math(False)
+    return -(-len(names) // columns)
 
 
 def _share_of_peak(axes: Any, runs: Sequence[Run]) -> None:
@@ -268,22 +296,23 @@ def _share_of_peak(axes: Any, runs: Sequence[Run]) -> None:
     axes.set_title("MFU, %", fontsize=9, loc="right", color=INK)
 
 
-def _few_ticks(axes: Any, wide: bool) -> None:
+def _few_ticks(axes: Any, span: float) -> None:
     """A logarithmic axis of less than two decades gets numbers between the powers of ten."""
-    from matplotlib.ticker import LogLocator
+    from matplotlib.ticker import LogLocator, MaxNLocator
 
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
+    between = MaxNLocator(5) if span < 10 else LogLocator(subs=(1.0,) if span > 100 else (1.0, 2.0, 5.0))
+    axes.yaxis.set_major_locator(between)
     axes.yaxis.set_major_formatter(_tick)
     axes.minorticks_off()
 
 
-def _tick(value: float, _: int | None = None) -> str:
+def _tick(value: float, _: int | None = None, digits: int = 4) -> str:
+    if abs(value) >= 1e12 or 0 < abs(value) < 1e-3:
+        return re.sub(r"(\.?0+)?e\+?(-?)0*", r"e\2", f"{value:.2e}")
     for size, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
-            return f"{value / size:.4g}{suffix}"
-    if 0 < abs(value) < 1e-3:
-        return re.sub(r"(\.?0+)?e-0*", "e-", f"{value:.2e}")
-    return f"{value:.4g}"
+            return f"{value / size:.{digits}g}{suffix}"
+    return f"{value:.{digits}g}"
 
 
 @contextmanager
@@ -299,12 +328,21 @@ def _fonts() -> Iterator[None]:
         yield
 
 
-def _drawn(panel: Panel, run: Run) -> list[list[Point]]:
+def _drawn(panel: Panel, runs: Sequence[Run]) -> list[list[Point]]:
     tags = [panel.train]
     if panel.held_out:
-        names = ("", *(f"{source}/" for source in run.sources()[:DRAWN_SOURCES]))
-        tags += [f"validation/{name}{panel.held_out}" for name in names]
-    return [run.series[tag] for tag in tags if tag in run.series]
+        tags += [f"validation/{name}{panel.held_out}" for name in ("", *(f"{name}/" for name in drawn_sources(runs)))]
+    return [run.series[tag] for run in runs for tag in tags if tag in run.series]
+
+
+def _top(panel: Panel, runs: Sequence[Run]) -> float | None:
+    """Where the panel's axis ends; None: nothing has to be cut. A logarithmic one is cut for diverged runs only."""
+    wild = _drawn(panel, [run for run in runs if run.diverged()])
+    calm = _drawn(panel, [run for run in runs if not run.diverged()])
+    if not panel.log:
+        return highest_shown(calm, wild)
+    highest, reached = (max((p.value for line in each for p in line), default=0.0) for each in (calm, wild))
+    return 3 * highest if 0 < 10 * highest < reached else None
 
 
 def _by_tokens(runs: Sequence[Run]) -> bool:
@@ -318,25 +356,21 @@ def _x(point: Any, by_tokens: bool) -> int:
 
 def _page_data(runs: Sequence[Run]) -> dict[str, Any]:
     """What the page's script draws, as JSON."""
-    rows = []
+    rows, sources = [], drawn_sources(runs)
     for run in runs:
         wanted = {tag for panel in PANELS for tag in run.series if tag == panel.train or panel.held_out}
         means = {tag: running_mean(run, tag) for tag in SMOOTHED}
         rows.append(
             {
                 "name": run.name,
-                "sources": run.sources()[:DRAWN_SOURCES],
+                "sources": [name for name in sources if name in run.sources()],
                 "series": {tag: _columns(points) for tag, points in run.series.items() if tag in wanted},
                 "means": {tag: _columns(points) for tag, points in means.items() if points},
                 "spikes": [list(spike) for spike in run.spikes[-DRAWN_SPIKES:]],
             }
         )
-    panels = []
-    for panel in PANELS:
-        lines = [points for run in runs for points in _drawn(panel, run)]
-        if lines:
-            panels.append(panel._asdict() | {"top": None if panel.log else highest_shown(lines)})
-    return {"runs": rows, "panels": panels, "colors": COLORS, "by_tokens": _by_tokens(runs)}
+    panels = [panel._asdict() | {"top": _top(panel, runs)} for panel in PANELS if _drawn(panel, runs)]
+    return {"runs": rows, "panels": panels, "sources": sources, "colors": COLORS, "by_tokens": _by_tokens(runs)}
 
 
 def _columns(points: Sequence[Point]) -> list[list[Any]]:

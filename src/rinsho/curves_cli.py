@@ -20,10 +20,10 @@ from typing import Any
 from rinsho.curves import draw_page, draw_png, headline
 from rinsho.errors import UserError
 from rinsho.files import atomic_folder, write_atomic
-from rinsho.metrics import Run, csv_text, find_runs, read_runs, tagged
-from rinsho.run import read_done
+from rinsho.metrics import Run, State, csv_text, find_runs, read_runs, state_of, tagged
 
 RELOAD_SECONDS = 30
+_Look = tuple[Path, int, int, State]
 # Offline alone still writes down host, user, command line, packages and load of the machine, and would report errors.
 SILENT_SETTINGS = {
     "mode": "offline", "silent": True, "console": "off", "save_code": False, "disable_code": True, "disable_git": True,
@@ -39,34 +39,44 @@ def curves(
     follow: bool = False,
     every_seconds: float = 5.0,
 ) -> str:
-    """What was written, a path a line; with `follow` it writes again at every change until all runs have ended.
+    """What was written, a path a line; with `follow` it writes again at every change until no run goes on.
+
+    A run counts as stopped when at two looks nobody held its lock and nothing was new.
 
     Raises:
         UserError: no training metrics, an output folder inside a run, or a package that is not installed.
     """
     write, written = WRITERS[to], []
-    before: list[Any] | None = None
+    looks: list[_Look] = []
+    before: tuple[list[_Look], bool] | None = None
     while True:
         folders = find_runs(runs, wait=follow)
         _refuse_inside(out, folders)
-        state = [_changed(folder) for folder in folders]
-        going_on = follow and not (state and all(ended for *_, ended in state))
-        found = read_runs(folders) if state != before else []
+        earlier, looks = looks, [_look(folder) for folder in folders]
+        states = {state for *_, state in looks}
+        ended = states == {"finished"} or (states and looks == earlier and "going on" not in states)
+        going_on = follow and not ended
+        found = read_runs(folders) if (looks, going_on) != before else []
         if found and not (going_on and to == "wandb"):  # nobody reads a file for Weights & Biases while it grows
             written = write(found, out or _beside(folders), going_on)
-            before = state
-            if follow:
-                for run in found:
-                    print("curves:", ": ".join(headline([run])), file=sys.stderr, flush=True)
+            before = looks, going_on
+            for run in found if follow else ():
+                _say(": ".join(headline([run])))
         if not going_on:
+            if follow and "stopped" in states:
+                _say("no run goes on any more, and some did not finish: no longer followed")
             return "\n".join(map(str, written))
         time.sleep(every_seconds)
 
 
-def _changed(folder: Path) -> tuple[Path, int, int, bool]:
-    """Differs when there are new lines, or the run has ended."""
-    ended, now = read_done(folder) is not None, (folder / "metrics.jsonl").stat()
-    return folder, now.st_mtime_ns, now.st_size, ended
+def _say(words: str) -> None:
+    print("curves:", words, file=sys.stderr, flush=True)
+
+
+def _look(folder: Path) -> _Look:
+    """Differs when there are new lines, or the run has ended, stopped or begun again."""
+    state, now = state_of(folder), (folder / "metrics.jsonl").stat()
+    return folder, now.st_mtime_ns, now.st_size, state
 
 
 def _page(runs: Sequence[Run], out: Path, going_on: bool) -> list[Path]:

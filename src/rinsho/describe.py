@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -14,13 +15,15 @@ from rinsho.errors import UserError
 from rinsho.hardware import GIB, Card, card, known_cards
 from rinsho.model import PRESETS, ModelSettings, parameters_by_part
 from rinsho.model_folder import read_manifest
-from rinsho.recipe import unknown
 from rinsho.sizing import Flops, Memory, flops_per_token, recipe_memory, settings_of
 
 VOCABULARY = {"tiny": 4096, "15m": 16_384, "60m": 16_384}  # of a preset; the others have 32,768
 USABLE = 0.9  # of a card's memory: the driver, the context and fragments of the allocator take the rest
 PRETRAIN = {"pretrain": "rinsho.pretrain"}
 SHARES = (0.3, 0.4, 0.5, 0.6)
+# settings of a recipe that this page depends on, beside the sizes
+COUNTED: tuple[str, ...] = ("sequence_length", "micro_batch_rows", "max_tokens", "optimizer", "dtype")
+COUNTED += ("attn_implementation", "document_bounds", "compile", "loss_chunk_tokens")
 
 
 @dataclass(frozen=True)
@@ -30,10 +33,11 @@ class Subject:
     Attributes:
         title: its name and where it comes from.
         vocab_size: rows of its embedding.
-        parts: number of parameters by part.
+        parts: number of parameters by part, as they are trained.
         settings: sizes of a model that `rinsho pretrain` trains; None for another architecture.
         recipe: of pre-training.
         config: the sizes by transformers' names.
+        assumed: nobody has said the vocabulary's size.
     """
 
     title: str
@@ -42,6 +46,7 @@ class Subject:
     settings: ModelSettings | None
     recipe: Any
     config: Mapping[str, Any]
+    assumed: bool = False
 
 
 def describe(
@@ -58,7 +63,7 @@ def describe(
 
     Args:
         target: a recipe file, the name of a preset, or a model folder.
-        overrides: `pretrain.key=value`.
+        overrides: `pretrain.key=value`; a model folder has its own sizes.
         rooms: stage -> module, for the sections of a recipe file.
         vocab_size: of the tokenizer that is not there yet; default: the recipe's, or the preset's.
         gpus: how many cards share a step.
@@ -66,12 +71,12 @@ def describe(
         tokens: to train on; default: the recipe's max_tokens.
 
     Raises:
-        UserError: no such target or card, or a model whose parameters cannot be counted.
+        UserError: no such target or card, a model whose parameters cannot be counted, or other sizes for a folder.
     """
     device = None if gpu is None else _card(gpu)
     subject = _subject(target, overrides, rooms, vocab_size)
     flops = _flops(subject)
-    lines = [*_sizes(subject), "", *_parameters(subject.parts), "", *_operations(subject, flops)]
+    lines = [*_sizes(subject), "", *_parameters(subject), "", *_operations(subject, flops)]
     if subject.settings is not None:
         lines += ["", *_memory(subject, subject.settings, gpus, device)]
     lines += ["", *_cache(subject.config)]
@@ -86,8 +91,10 @@ def _subject(target: str, overrides: Sequence[str], rooms: Mapping[str, str], vo
         length = PRESETS[target]["max_position_embeddings"]
         given = [f"pretrain.model.preset={target}", f"pretrain.sequence_length={length}", *overrides]
         recipe: Any = chain.resolve(None, given, PRETRAIN)[0]["pretrain"].recipe
-        return _ours(f"{target} (preset)", recipe.model, vocab_size or VOCABULARY.get(target, 32_768), recipe)
+        usual = VOCABULARY.get(target, 32_768)
+        return _ours(f"{target} (preset)", recipe.model, vocab_size or usual, recipe, assumed=vocab_size is None)
     if path.is_dir():
+        _must_keep_sizes(path, overrides, vocab_size)
         return _folder(path, overrides)
     if not path.is_file():
         expected = f"a recipe file, a model folder, or a preset ({', '.join(PRESETS)})"
@@ -97,16 +104,30 @@ def _subject(target: str, overrides: Sequence[str], rooms: Mapping[str, str], vo
         raise UserError("the recipe has no section 'pretrain'", where=path, expected="a recipe that trains a model")
     recipe = plans["pretrain"].recipe
     if recipe.init_from == "model":
-        todo = "rinsho model describe FOLDER with the model that training starts from"
+        given = [f" --set pretrain.{key}={getattr(recipe, key)}" for key in COUNTED if key in recipe.model_fields_set]
+        todo = f"rinsho model describe FOLDER{''.join(given)}, with the model that training starts from as FOLDER"
         raise UserError("the sizes are those of a model folder", where=f"{path} pretrain", todo=todo)
     if vocab_size is None and "tokenizer" in plans:
         vocab_size = getattr(plans["tokenizer"].recipe, "vocab_size", None)
-    return _ours(str(path), recipe.model, vocab_size or 32_768, recipe)
+    return _ours(str(path), recipe.model, vocab_size or 32_768, recipe, assumed=vocab_size is None)
 
 
-def _ours(title: str, settings: ModelSettings, vocab_size: int, recipe: Any) -> Subject:
+def _must_keep_sizes(folder: Path, overrides: Sequence[str], vocab_size: int | None) -> None:
+    """Refuses what a folder decides: its sizes and its vocabulary."""
+    given = [f"--set {text}" for text in overrides if text.partition("=")[0].strip().startswith("pretrain.model")]
+    given += [] if vocab_size is None else [f"--vocab-size {vocab_size}"]
+    if given:
+        raise UserError(
+            f"the model in {folder} has its sizes already",
+            where=given[0],
+            expected="settings of the training, for instance --set pretrain.micro_batch_rows=4",
+            todo="for other sizes describe a recipe or a preset",
+        )
+
+
+def _ours(title: str, settings: ModelSettings, vocab_size: int, recipe: Any, assumed: bool = False) -> Subject:
     config = settings.model_dump() | {"head_dim": settings.head_dim}
-    return Subject(title, vocab_size, parameters_by_part(settings, vocab_size), settings, recipe, config)
+    return Subject(title, vocab_size, parameters_by_part(settings, vocab_size), settings, recipe, config, assumed)
 
 
 def _folder(folder: Path, overrides: Sequence[str]) -> Subject:
@@ -134,8 +155,16 @@ def _folder(folder: Path, overrides: Sequence[str]) -> Subject:
     title = f"{folder} ({config.get('model_type', 'unknown type')})"
     if config.get("model_type") == "arcee" and not config.get("attention_bias") and not config.get("mlp_bias"):
         manifest = read_manifest(folder)
+        scale = manifest.get("embedding_scale", 1.0)
+        was_tied = bool(manifest.get("tied_while_training", config.get("tie_word_embeddings", False)))
+        # Training goes on tied where the head is still the embedding without its scale to the last bit. bfloat16 rounds
+        # the two apart, unless the scale is a power of two.
+        tied = was_tied and (config.get("dtype") == "float32" or math.frexp(scale)[0] == 0.5)
+        if was_tied and not tied:
+            title = f"{folder} (arcee; its head was trained tied, and bfloat16 has rounded it apart)"
         trained = {
-            "embedding_scale": manifest.get("embedding_scale", 1.0),
+            "embedding_scale": scale,
+            "tie_word_embeddings": tied,
             "residual_dropout": manifest.get("residual_dropout_while_training", 0.0),
             "attention_dropout": manifest.get("attention_dropout_while_training", config.get("attention_dropout", 0.0)),
         }
@@ -188,7 +217,13 @@ def _header(file: Path) -> dict[str, Any]:
 def _card(name: str) -> Card:
     found = card(name)
     if found is None:
-        raise unknown(name, known_cards(), f"--gpu {name}", "card")
+        known = known_cards()
+        wanted = name.lower().removeprefix("nvidia ").removeprefix("geforce ")
+        # People type H200 for "H200 SXM": names count whole and cut to the length of what was typed.
+        names = {card[: len(wanted)].lower(): card for card in reversed(known)} | {card.lower(): card for card in known}
+        near = difflib.get_close_matches(wanted, names, n=1)
+        guess = f" (did you mean {names[near[0]]!r}?)" if near else ""
+        raise UserError(f"unknown card {name!r}{guess}", where=f"--gpu {name}", expected=f"one of {', '.join(known)}")
     return found
 
 
@@ -205,12 +240,14 @@ def _flops(subject: Subject) -> Flops:
 
 def _sizes(subject: Subject) -> list[str]:
     sizes = subject.config
+    layers = f"{sizes['num_hidden_layers']} layer{'s' if sizes['num_hidden_layers'] > 1 else ''}"
     shape = (
-        f"{sizes['num_hidden_layers']} layers, hidden size {sizes['hidden_size']}, "
+        f"{layers}, hidden size {sizes['hidden_size']}, "
         f"{sizes['num_attention_heads']} heads of {sizes['head_dim']}, {sizes['num_key_value_heads']} key/value heads"
     )
     lines = [f"model {subject.title}", f"  {shape}"]
-    lines.append(f"  {sizes['max_position_embeddings']:,} positions, vocabulary {subject.vocab_size:,}")
+    assumed = " (assumed: --vocab-size N gives another)" if subject.assumed else ""
+    lines.append(f"  {sizes['max_position_embeddings']:,} positions, vocabulary {subject.vocab_size:,}{assumed}")
     if subject.settings is None:
         return [*lines, "  an architecture that rinsho does not pre-train: no memory table"]
     ours = subject.settings
@@ -220,14 +257,21 @@ def _sizes(subject: Subject) -> list[str]:
     return lines
 
 
-def _parameters(parts: Mapping[str, int]) -> list[str]:
-    total = sum(parts.values())
+def _parameters(subject: Subject) -> list[str]:
+    parts, total = subject.parts, sum(subject.parts.values())
     lines = [f"  {part:<10}{count:>16,}{count / total:>9.2%}" for part, count in parts.items()]
-    files = ", ".join(
-        f"{kind} {bytes_ * total / 1e9:.3f} GB ({bytes_ * total / GIB:.2f} GiB)"
-        for kind, bytes_ in (("bfloat16", 2), ("float32", 4))
-    )
-    return ["parameters", *lines, f"  {'total':<10}{total:>16,}", f"  weights file: {files}"]
+    lines = ["parameters", *lines, f"  {'total':<10}{total:>16,}"]
+    if subject.settings is not None and subject.settings.tie_word_embeddings:
+        total += parts["embedding"]
+        lines.append(f"  {'published':<10}{total:>16,}  untied: the head is in the file as a matrix of its own")
+    files = ", ".join(f"{kind} {_size(width * total)}" for kind, width in (("bfloat16", 2), ("float32", 4)))
+    return [*lines, f"  weights file: {files}"]
+
+
+def _size(number: int) -> str:
+    if number < 1e9:
+        return f"{number / 1e6:,.1f} MB ({number / 2**20:,.1f} MiB)"
+    return f"{number / 1e9:,.3f} GB ({number / GIB:,.2f} GiB)"
 
 
 def _operations(subject: Subject, flops: Flops) -> list[str]:
@@ -265,7 +309,7 @@ def _memory(subject: Subject, settings: ModelSettings, gpus: int, device: Card |
             fits = [f"{_largest_rows(subject, settings, device, changes)}"] if device else []
             rows.append([name, *(f"{size / GIB:.2f}" for size in _columns(found)), found.largest, *fits])
     lines = [
-        f"memory of a training step on each of {gpus} cards, GiB" if gpus > 1 else "memory of a training step, GiB",
+        f"memory of a training step on {f'each of {gpus} graphics cards' if gpus > 1 else 'a graphics card'}, GiB",
         f"  {', '.join(how)}",
         *_table(["", *columns], rows),
         "  activations with the weights cast to bfloat16; total: the larger of both passes (without update) and the",
@@ -273,6 +317,11 @@ def _memory(subject: Subject, settings: ModelSettings, gpus: int, device: Card |
     ]
     if device:
         lines.append(f"  rows that fit: the largest micro_batch_rows within {USABLE:.0%} of the {device.name}'s memory")
+    if recipe.attn_implementation != "varlen":  # which no processor has
+        arithmetic = "bf16" if recipe.dtype == "bf16" else "fp32"
+        compiled = "compiled" if recipe.compile is True else "not compiled"
+        total = recipe_memory(recipe, settings, subject.vocab_size, device="cpu").total
+        lines.append(f"  on a processor instead, {arithmetic}, {compiled}: {total / GIB:.2f} GiB in all")
     return lines
 
 

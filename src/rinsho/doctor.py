@@ -6,10 +6,13 @@ import json
 import os
 import platform
 import shutil
+from collections.abc import Mapping
 from importlib import metadata, util
 from pathlib import Path
+from typing import Any
 
 from rinsho.errors import UserError
+from rinsho.model_folder import read_manifest
 from rinsho.progress import amount
 from rinsho.sizing import kv_cache_bytes_per_token, settings_of
 
@@ -24,14 +27,17 @@ NEEDS = {
     "tokenizer": ("tokenizer", ("fugashi", "ipadic", "sentencepiece", "tokenizers", "transformers")),
     "pretrain, finetune, chat": ("train", ("torch", "transformers", "safetensors", "fugashi", "ipadic")),
     "evaluate": ("evaluate", ("torch", "transformers", "sklearn", "scipy")),
-    "report": ("report", ("jinja2", "matplotlib")),
+    "pretrain.fp8 (Hopper GPUs)": ("fp8", ("torch", "torchao")),
+    "report, curves --to png": ("report", ("jinja2", "matplotlib")),
+    "curves --to tensorboard": ("tensorboard", ("tensorboard",)),
+    "curves --to wandb": ("wandb", ("wandb",)),
 }
 DISTRIBUTIONS = {"yaml": "pyyaml", "sklearn": "scikit-learn"}
 GIB = 2**30
 
 
 def doctor(model: Path | None = None) -> str:
-    """A page of plain text for the terminal; with a model folder also the memory it needs.
+    """A page of plain text for the terminal; with a model folder also its sizes and the memory it needs.
 
     Raises:
         UserError: the model folder has no weights.
@@ -40,7 +46,7 @@ def doctor(model: Path | None = None) -> str:
     for command, (extra, modules) in NEEDS.items():
         missing = [DISTRIBUTIONS.get(name, name) for name in modules if util.find_spec(name) is None]
         state = f"missing {', '.join(missing)}: pip install 'rinsho[{extra}]'" if missing else "ready"
-        lines.append(f"  {command:<26}{state}")
+        lines.append(f"  {command:<28}{state}")
     lines += ["", "packages", *(f"  {line}" for line in _packages())]
     if model is not None:
         lines += ["", "model", *(f"  {line}" for line in _model(model))]
@@ -112,14 +118,33 @@ def _model(folder: Path) -> list[str]:
     size = sum(path.stat().st_size for path in weights)
     memory = available_memory_bytes()
     verdict = "unknown" if memory is None else "fits" if size * 1.3 < memory else "does not fit: close other programs"
-    return [f"weights {amount(size)}B, about {size * 1.3 / GIB:.2f} GiB to run: {verdict}", *_cache(folder)]
-
-
-def _cache(folder: Path) -> list[str]:
-    """What a conversation adds to the weights, where config.json tells it."""
     try:
-        settings = settings_of(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError):
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        config = {}
+    run = f"weights {amount(size)}B, about {size * 1.3 / GIB:.2f} GiB to run: {verdict}"
+    return [*_sizes(folder, config), run, *_cache(config)] if isinstance(config, dict) else [run]
+
+
+def _sizes(folder: Path, config: Mapping[str, Any]) -> list[str]:
+    """The architecture in a line, as far as the folder tells it."""
+    words = {
+        "num_hidden_layers": "layers",
+        "hidden_size": "hidden size",
+        "vocab_size": "vocabulary",
+        "max_position_embeddings": "positions",
+    }
+    found = [f"{word} {config[key]:,}" for key, word in words.items() if isinstance(config.get(key), int)]
+    counted = read_manifest(folder).get("parameters")
+    found = [f"parameters {counted:,}", *found] if isinstance(counted, int) else found
+    return [f"{config.get('model_type', 'unknown type')}: {', '.join(found)}"] if found else []
+
+
+def _cache(config: Mapping[str, Any]) -> list[str]:
+    """What a conversation adds to the weights, where the sizes tell it."""
+    try:
+        settings = settings_of(config)
+    except (ValueError, KeyError, TypeError):
         return []
     length, one = settings.max_position_embeddings, kv_cache_bytes_per_token(settings)
     whole = f"{one * length / 2**20:,.1f} MiB at {length:,} tokens"

@@ -7,19 +7,22 @@ A reader of files: it works on a run in progress, and no training needs it.
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from rinsho.errors import UserError
 from rinsho.run import read_done, read_metrics
 
 DRAWN_POINTS = 2000  # of a series: more than a screen has columns
+GUESSING = 13.0  # nats a token: what picking blindly among 440,000 entries costs; a run above that has diverged
 STAGES = ("pretrain", "finetune")  # folders of these names are called by the folder above, too
+State = Literal["finished", "going on", "stopped"]
 
 
 class Point(NamedTuple):
@@ -31,7 +34,7 @@ class Point(NamedTuple):
 
 
 class Spike(NamedTuple):
-    """A step that was out of the ordinary; after a rollback `step` is the one that training went back to."""
+    """A step that was out of the ordinary; in old lines `step` is, after a rollback, the one training went back to."""
 
     step: int
     seen_tokens: int | None
@@ -46,7 +49,7 @@ class Run:
 
     name: str
     folder: Path
-    finished: bool
+    state: State
     series: dict[str, list[Point]]
     spikes: list[Spike]
 
@@ -64,6 +67,11 @@ class Run:
         """The last value of a series, or None."""
         points = self.series.get(tag)
         return points[-1].value if points else None
+
+    def diverged(self) -> bool:
+        """Whether the loss went above that of guessing after the first twentieth of the run."""
+        lines = (self.series.get(tag) for tag in ("train/loss", "validation/loss"))
+        return any(reach.usual > GUESSING for points in lines if points and (reach := _reach(points)))
 
     def end(self) -> Point:
         """The last point of all series (step 0 where there is none)."""
@@ -103,12 +111,20 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
         if len(set(names)) == len(names):
             break
         names = ["/".join(path.parts[-depth:]) for path in paths]
-    ends = [read_done(folder) is not None for folder in folders]  # first: a run may end while its lines are read
+    states = [state_of(folder) for folder in folders]  # first: a run may end while its lines are read
     rows = [read_metrics(folder) for folder in folders]
-    return [as_run(*each) for each in zip(rows, names, folders, ends, strict=True)]
+    return [as_run(*each) for each in zip(rows, names, folders, states, strict=True)]
 
 
-def as_run(rows: Iterable[Any], name: str, folder: Path = Path(), finished: bool = True) -> Run:
+def state_of(folder: Path) -> State:
+    """`finished` (DONE is there), `going on` (a process holds the folder's lock) or `stopped`."""
+    held = _held(folder / ".lock")  # before DONE, which is written while the lock is held
+    if read_done(folder) is not None:
+        return "finished"
+    return "going on" if held else "stopped"
+
+
+def as_run(rows: Iterable[Any], name: str, folder: Path = Path(), state: State = "finished") -> Run:
     """Metric lines as series. Values that are no finite numbers are left out.
 
     A step that comes again (a run went on from an earlier checkpoint) replaces what stood there and after it.
@@ -120,18 +136,20 @@ def as_run(rows: Iterable[Any], name: str, folder: Path = Path(), finished: bool
         if not isinstance(row, dict) or not isinstance(row.get("step"), int):
             continue
         step, seen = row["step"], row.get("seen_tokens")
-        if seen is None and known and known.step and known.seen_tokens:
-            seen = round(known.seen_tokens * step / known.step)
+        if seen is None:
+            seen = _tokens_at(step, known)
         known = Point(step, seen, 0.0)
         if "spike" in row or "skipped_steps" in row:
             reason, action = str(row.get("spike", "not_finite")), str(row.get("action", "skip"))
-            spikes.append(Spike(step, seen, reason, action, row.get("documents")))
+            spikes.append(Spike(row.get("spike_step") or step, seen, reason, action, row.get("documents")))
         for tag, value in _figures(row):
             points = series.setdefault(tag, [])
             while points and points[-1].step >= step:
                 points.pop()
             points.append(Point(step, seen, value))
-    return Run(name, folder, finished, series, spikes)
+    # The line of a rollback has the tokens of the checkpoint; those of the spike's step follow from the last line.
+    spikes = [s._replace(seen_tokens=_tokens_at(s.step, known)) if s.action == "rollback" else s for s in spikes]
+    return Run(name, folder, state, series, spikes)
 
 
 def tagged(run: Run) -> list[tuple[int, str, int | None, float]]:
@@ -157,11 +175,12 @@ def csv_text(runs: Sequence[Run]) -> str:
 def running_mean(run: Run, tag: str) -> list[Point]:
     """The mean of the points around each one (a fortieth of them, at most 101); nothing for fewer than 40 points.
 
-    Steps with a spike are left out. At the begin, where a loss falls fast, as many points count before as after.
+    Steps with a spike are left out, but not those trained anew after a rollback. At the begin, where a loss falls
+    fast, as many points count before as after.
     """
     import numpy as np
 
-    spikes = {spike.step for spike in run.spikes}
+    spikes = {spike.step for spike in run.spikes if spike.action != "rollback"}
     points = [point for point in run.series.get(tag, []) if point.step not in spikes]
     half = min((len(points) + 40) // 80, 50)
     if not half:
@@ -186,19 +205,51 @@ def thin(points: Sequence[Point], most: int = DRAWN_POINTS) -> list[Point]:
     return kept if kept[-1] == points[-1] else [*kept, points[-1]]
 
 
-def highest_shown(series: Iterable[Sequence[Point]]) -> float | None:
+def highest_shown(series: Iterable[Sequence[Point]], diverged: Iterable[Sequence[Point]] = ()) -> float | None:
     """Where an axis ends so that the first steps and spikes do not flatten the rest; None: nothing has to be cut.
 
-    The measure is the 99th percentile after the first twentieth of each run.
+    The measure is the 99th percentile after the first twentieth of each run. Those of diverged runs count only up to
+    three times the others, or where there are no others.
     """
-    highest, lowest, top = -math.inf, math.inf, -math.inf
-    for points in series:
-        later = sorted(point.value for point in points if point.step > points[-1].step / 20)
-        if later:
-            highest, lowest = max(highest, *(point.value for point in points)), min(lowest, later[0])
-            top = max(top, later[math.ceil(0.99 * len(later)) - 1])
+    calm, wild = ([reach for points in each if (reach := _reach(points))] for each in (series, diverged))
+    most = 3 * max((reach.usual for reach in calm), default=math.inf)
+    counted = calm + [reach for reach in wild if reach.usual <= most]
+    if not counted:
+        return None
+    lowest, top = min(reach.lowest for reach in counted), max(reach.usual for reach in counted)
     shown = top + 0.1 * (top - lowest)
+    highest = max(reach.highest for reach in calm + wild)
     return shown if highest > shown + 0.25 * (shown - lowest) else None
+
+
+class _Reach(NamedTuple):
+    """Lowest value and 99th percentile after the first twentieth, and the highest of all."""
+
+    lowest: float
+    usual: float
+    highest: float
+
+
+def _reach(points: Sequence[Point]) -> _Reach | None:
+    later = sorted(point.value for point in points if point.step > points[-1].step / 20)
+    if not later:
+        return None
+    return _Reach(later[0], later[math.ceil(0.99 * len(later)) - 1], max(point.value for point in points))
+
+
+def _tokens_at(step: int, known: Point | None) -> int | None:
+    return round(known.seen_tokens * step / known.step) if known and known.step and known.seen_tokens else None
+
+
+def _held(lock: Path) -> bool:
+    try:
+        with lock.open() as file:  # a shared lock, given back at once: reading must not keep a run from starting
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no lock file
+        return False
+    return False
 
 
 def _trains(folder: Path) -> bool:
@@ -218,7 +269,7 @@ def _figures(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
             for source, figures in value.items():
                 found = figures.items() if isinstance(figures, dict) else ()
                 yield from ((f"validation/{source}/{name}", figure) for name, figure in found if _number(figure))
-        elif key not in ("step", "seen_tokens", "documents") and _number(value):
+        elif key not in ("step", "seen_tokens", "spike_step", "documents") and _number(value):
             name = f"validation/{key.removeprefix('validation_')}" if key.startswith("validation_") else f"train/{key}"
             yield name, value
 

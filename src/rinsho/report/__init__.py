@@ -24,11 +24,18 @@ def write_report(run: Path) -> Path:
     """Writes `report.html` into the run folder and returns its path.
 
     Raises:
-        UserError: no stage in the folder has finished.
+        UserError: no stage in the folder has finished, or it is the folder of one stage.
     """
     import jinja2
 
     stages = read_stages(run)
+    if not stages and (run / "manifest.json").is_file():
+        raise UserError(
+            "this is the folder of one stage",
+            where=run,
+            expected=f"the folder that holds the stages by name ({', '.join(STAGES)})",
+            todo=f"give the folder above it; for one training run: rinsho curves {run}",
+        )
     if not stages:
         raise UserError(
             "no finished stage in here", where=run, expected="a run folder of rinsho all", todo="check the path"
