@@ -166,6 +166,15 @@ def test_output_folder_of_another_recipe_keeps_its_product(tmp_path):
     assert "unchanged, skipped" in again.stderr
 
 
+def test_several_processes_are_for_pretrain_alone(tmp_path, monkeypatch, capsys):
+    from rinsho.cli import main
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["all", "--recipe", str(ROOT / "recipes/quickstart.yaml"), "--out", str(tmp_path / "out")]) == 2
+    assert "without torchrun" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_full_disk_is_one_line_and_the_next_run_continues(tmp_path):
     small = tmp_path / "small"
     small.mkdir()

@@ -59,6 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(options: argparse.Namespace) -> int:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and options.command != "pretrain":
+        raise UserError(
+            "several processes were started", where=f"rinsho {options.command}", expected="torchrun for pretrain alone",
+            todo="run this command without torchrun",
+        )  # fmt: skip
     if options.command in STAGES:
         return _stage(options)
     if options.command in STEPS:
