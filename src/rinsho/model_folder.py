@@ -73,15 +73,7 @@ def publish(  # noqa: PLR0917
         architectures=["ArceeForCausalLM"],
         dtype=getattr(torch, dtype),
     )
-    published: dict[str, Tensor] = {}
-    for name, tensor in weights.items():
-        given = tensor.detach().to("cpu", torch.float32)
-        folded = given * config.embedding_scale if name == EMBEDDING else given
-        published[name] = folded.to(stock.dtype).contiguous()
-        if name == EMBEDDING and config.tie_word_embeddings:
-            published[HEAD] = given.to(stock.dtype).contiguous()
-    if published.keys() != _stock_names(config.num_hidden_layers):
-        raise ValueError("these are not the parameters of this model")
+    published = _published(config, weights, stock.dtype)
     tied = published[HEAD].numel() if config.tie_word_embeddings else 0
     folder.mkdir(parents=True, exist_ok=True)
     stock.save_pretrained(folder)
@@ -103,6 +95,22 @@ def publish(  # noqa: PLR0917
         **(extra or {}),
     }
     write_atomic(folder / MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=2) + "\n")
+
+
+def _published(config: Any, weights: Mapping[str, Tensor], dtype: Any) -> dict[str, Tensor]:
+    """The tensors of the stock model: the scale folded in, a tied head as a matrix of its own."""
+    import torch
+
+    published: dict[str, Tensor] = {}
+    for name, tensor in weights.items():
+        given = tensor.detach().to("cpu", torch.float32)
+        folded = given * config.embedding_scale if name == EMBEDDING else given
+        published[name] = folded.to(dtype).contiguous()
+        if name == EMBEDDING and config.tie_word_embeddings:
+            published[HEAD] = given.to(dtype).contiguous()
+    if published.keys() != _stock_names(config.num_hidden_layers):
+        raise ValueError("these are not the parameters of this model")
+    return published
 
 
 def load_folded(folder: Path) -> PreTrainedModel:
