@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -34,6 +35,7 @@ from rinsho.run import Stage
 from rinsho.tokens import IGNORED, Batch
 
 Publish = Callable[[dict[str, Any], Mapping[str, Tensor], Path], None]  # facts, weights -> a model folder
+SAME_SIGNAL_SECONDS = 2.0  # a terminal and torchrun both pass a Ctrl-C on
 ALONE = World(rank=0, size=1, local_rank=0)
 
 
@@ -189,9 +191,13 @@ class Trainer:
     def _signals(self) -> Iterator[None]:
         """Ctrl-C, or what batch systems send before they kill: the step is ended and saved; a second ends at once."""
 
+        first = math.inf
+
         def ask(*_: Any) -> None:
-            if self._asked_to_stop:
+            nonlocal first
+            if time.monotonic() - first > SAME_SIGNAL_SECONDS:
                 raise KeyboardInterrupt
+            first = min(first, time.monotonic())
             self._asked_to_stop = True
 
         if threading.current_thread() is not threading.main_thread():
