@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from hashlib import blake2b
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from transformers import ArceeConfig, ArceeForCausalLM
 
 from rinsho.attention import VARLEN, document_starts
+from rinsho.packing import number_of
 from rinsho.sizing import CHUNK_TOKENS
 
 
@@ -249,5 +249,4 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
 
 def _generator(seed: int, name: str) -> torch.Generator:
-    number = int.from_bytes(blake2b(f"{seed}:{name}".encode(), digest_size=7).digest(), "big")
-    return torch.Generator().manual_seed(number)
+    return torch.Generator().manual_seed(number_of(f"{seed}:{name}"))

@@ -99,4 +99,9 @@ def fair_counts(counts: Sequence[int], block: int) -> Ints:
 
 def share(key: str) -> float:
     """A number in [0, 1) that depends on the key alone."""
-    return int.from_bytes(blake2b(key.encode(), digest_size=7).digest(), "big") / 2**56
+    return number_of(key) / 2**56
+
+
+def number_of(key: str) -> int:
+    """A number below 2**56 that depends on the key alone: a seed for what is drawn by it."""
+    return int.from_bytes(blake2b(key.encode(), digest_size=7).digest(), "big")

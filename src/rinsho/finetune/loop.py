@@ -5,7 +5,6 @@ Why not TRL's SFTTrainer here: see docs/decisions.md (imports, checkpoints witho
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from rinsho.errors import UserError
 from rinsho.finetune import Recipe
 from rinsho.finetune.models import loss as loss_of
 from rinsho.optim import make_optimizer, rate_factor
+from rinsho.packing import number_of
 from rinsho.run import Stage
 from rinsho.tokens import Batch
 
@@ -86,7 +86,7 @@ class Trainer:
 
     def step(self) -> None:
         """One update on the next batch. Its random numbers depend on seed and step alone."""
-        torch.manual_seed(_number(f"{self.recipe.seed}:{self.at.step}"))
+        torch.manual_seed(number_of(f"{self.recipe.seed}:{self.at.step}"))
         batch = self.batches(self.at.step)
         targets = max(1, batch.targets)
         total = 0.0
@@ -177,7 +177,3 @@ def _lengths(batch: Batch) -> np.ndarray[Any, np.dtype[np.float32]]:
     for row, numbers in enumerate(number):
         result[row] = np.bincount(numbers)[numbers]
     return result
-
-
-def _number(key: str) -> int:
-    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=7).digest(), "big")

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from rinsho.device import choose_device, in_bfloat16
 from rinsho.distributed import World, assign, last_part, parallelise, sum_over_ranks, tell_all, whole
 from rinsho.modeling import RinshoForCausalLM
 from rinsho.optim import Optimizer, make_optimizer, rate_factor
+from rinsho.packing import number_of
 from rinsho.pretrain import Recipe
 from rinsho.pretrain.data import Data, total_steps
 from rinsho.pretrain.spikes import Spike, SpikeWatch, too_many, write_spikes
@@ -163,7 +163,7 @@ class Trainer:
 
         Its random numbers depend on seed, step and process alone, so no random state has to be saved.
         """
-        torch.manual_seed(_number(f"{self.recipe.seed}:{self.at.step}:{self.me.rank}"))
+        torch.manual_seed(number_of(f"{self.recipe.seed}:{self.at.step}:{self.me.rank}"))
         numbers = self.order.take(self.at.rows, self.rows_per_step)
         share = self.rows_per_step // self.me.size
         batch = self.rows.batch(numbers[self.me.rank * share : (self.me.rank + 1) * share])
@@ -367,7 +367,3 @@ class Trainer:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _number(key: str) -> int:
-    return int.from_bytes(blake2b(key.encode(), digest_size=7).digest(), "big")
