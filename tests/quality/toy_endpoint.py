@@ -51,11 +51,12 @@ class Endpoint:
             self.most_under_way = max(self.most_under_way, self.under_way)
         said = self.reply(text, attempt)
         time.sleep(self.delay + (said.get("wait", 0) if isinstance(said, dict) else 0))
+        with self._lock:  # before the answer goes out: its receiver may ask again at once
+            self.under_way -= 1
         return text, said
 
     def done(self, text: str, good: bool) -> None:
         with self._lock:
-            self.under_way -= 1
             self.answered[text] += good
 
 
