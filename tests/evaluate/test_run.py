@@ -271,3 +271,17 @@ def test_with_a_real_generator(tmp_path: Path) -> None:
     assert {key: row["answer"] for key, row in small.items()} == {key: row["answer"] for key, row in large.items()}
     assert small["smdis/00000", "constrained"]["answer"] in ("A", "B")
     assert all(value < 0 for row in small.values() for value in row["logprobs"] or ())
+
+
+def test_examinations_of_trained_years_are_never_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = inputs(tmp_path, {"igakuqa_years": [2030]})
+    (given[1] / "igakuqa/data/2031").mkdir()
+    later = given[1] / "igakuqa/data/2031/1000-A.jsonl"
+    later.write_text(json.dumps(EXAM | {"problem_id": "1000A1"}) + "\n", encoding="utf-8")
+    use(monkeypatch, Oracle(say))
+    recipe = SMALL.model_copy(update={"tasks": ("igakuqa",)})
+    report = run(recipe, given, tmp_path / "out")
+    assert {row["task"] for row in report.numbers["scores"]} == {"igakuqa-2031"}
+    assert "IgakuQA 2030 not asked" in report.markdown
+    named = recipe.model_copy(update={"years": (2030,)})
+    assert "tuned on the examination of 2030" in str(check(named, given)[0])

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from rinsho.evaluate.scoring import Baselines, Scoring, judge, to_raw
+from rinsho.evaluate.scoring import Baselines, Scoring, judge
 from rinsho.tasks import Item
 from rinsho.tasks.item import document_key
-from rinsho.text import clean_aligned
+from rinsho.tasks.score import own_spelling
 
 CRADE = Item(
     "crade/0", "crade", "choice", "disease", "", "", "", ("無関係", "低い", "おそらく", "確実"), ("B",), "", "d"
@@ -43,10 +43,7 @@ def test_spans_go_back_to_the_passages_own_spelling() -> None:
     assert judged.values == (1.0,)
     assert judged.also["official_exact_f1"] == 0.0
     assert judge([NRNER], [answer("['５ｍｇ']")], "free", 10, 1).values == (1.0,)
-    cleaned, places = clean_aligned(NRNER.passage)
-    assert to_raw("発熱", NRNER.passage, cleaned, places) == "発熱"
-    assert to_raw("肺炎", NRNER.passage, cleaned, places) == "肺炎"
-    assert to_raw("", NRNER.passage, cleaned, places) == ""
+    assert own_spelling(NRNER.passage, ["発熱", "肺炎", "", 5]) == ["発熱", "肺炎", "", 5]
 
 
 def test_rows_carry_chance_interval_baselines_cases_and_leaks() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from real_data import real_data
 from rinsho.errors import UserError
-from rinsho.tasks import Item, read_data
+from rinsho.tasks import Item, Splitting, read_data
 from rinsho.tasks.baselines import copy_lexicon, majority, naive_bayes, read_lexicon
 from rinsho.tasks.score import accuracy, kappa
 from tasks.toy_jmed import write_csv
@@ -59,7 +59,7 @@ def test_read_lexicon(tmp_path: Path) -> None:
 def test_real_smdis_yields_to_naive_bayes() -> None:
     folder = real_data("jmed_llm")
     tests = read_data([folder], "test", tasks=["smdis"])
-    train = read_data([folder], "train", "row", tasks=["smdis"])
+    train = read_data([folder], "train", Splitting("row"), tasks=["smdis"])
     gold, given = [item.gold[0] for item in tests], naive_bayes(train, tests)
     assert accuracy(gold, given) > 0.9 and kappa(gold, given) > 0.8
     assert accuracy(gold, majority(train, tests)) == 0.5

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rinsho.errors import UserError
-from rinsho.tasks import answer_text, documents, labels, read_data, read_igakuqa, read_jmed
+from rinsho.tasks import Splitting, answer_text, documents, labels, read_data, read_igakuqa, read_jmed
 from rinsho.tasks.item import document_key, legal_choices, short_options
 from rinsho.tasks.jmed import read_pools
 from tasks.toy_jmed import smdis, toy_jmed, write_csv
@@ -97,7 +97,7 @@ def test_files_that_are_no_csv(tmp_path: Path) -> None:
     path = tmp_path / "datasets/smdis.csv"
     path.parent.mkdir()
     path.write_bytes(",".join(CHOICE).encode() + "\n熱,あ,い,う,A\n熱,".encode() + "あ".encode("cp932") + b",b,c,A\n")
-    with pytest.raises(UserError, match=r"smdis.csv:3: not UTF-8"):
+    with pytest.raises(UserError, match=r"smdis.csv:3: mixed encodings: UTF-8 before this line.*iconv -f CP932"):
         read_jmed(tmp_path, "test")
     path.write_text(",".join(CHOICE) + '\n熱,"あ,い,う,A\n', encoding="utf-8")
     with pytest.raises(UserError, match=r"smdis.csv:\d: not readable as CSV"):
@@ -163,8 +163,10 @@ def test_layouts_are_found_at_the_top_and_one_level_below(tmp_path: Path) -> Non
     assert {item.task for item in tests} == {"smdis", "jcsts", "mrner_disease", "mrner_medicine", "nrner", "igakuqa"}
     assert read_data([tmp_path / "jmed_llm", tmp_path / "igakuqa"], "test") == tests
     assert {item.task for item in read_data([tmp_path], "test", tasks=["igakuqa"], years=[2030])} == {"igakuqa"}
-    assert "igakuqa" not in {item.task for item in read_data([tmp_path], "train", "row")}
-    assert "igakuqa" in {item.task for item in read_data([tmp_path], "train", "row", years=[2030])}
+    assert "igakuqa" not in {item.task for item in read_data([tmp_path], "train", Splitting("row"))}
+    assert "igakuqa" in {item.task for item in read_data([tmp_path], "train", Splitting("row"), years=[2030])}
+    only = read_data([tmp_path], "train", Splitting("row"), tasks=["smdis"], years=[2030])
+    assert {item.task for item in only} == {"smdis"}
 
 
 def test_data_folders_that_hold_nothing(tmp_path: Path) -> None:

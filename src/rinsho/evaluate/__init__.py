@@ -9,8 +9,8 @@ column `surface`) feed the copy-the-lexicon baseline.
 The run folder holds `answers.jsonl` (raw answers, see `rinsho.evaluate.ask`), `asked.json` (who gave them),
 `scores.json` and the report. The report's numbers (equal to `scores.json`), read by `rinsho.report` too:
 
-* `model`, `answer_form`, `prompt_form`, `split`, `seed`: what was evaluated, how it was asked, and under which split
-  baselines and leakage are meant.
+* `model`, `answer_form`, `prompt_form`, `split`, `test_part`, `split_seed`, `seed`: what was evaluated, how it was
+  asked, which test part was asked, and under which split baselines and leakage are meant.
 * `scores`: one row per task and mode: `task`, `mode` (free, constrained, likelihood), `n`, `metric` (accuracy or
   exact_f1), `score`, `interval` ([low, high], 95 %), `interval_kind`, `chance`, `chance_kind`, `above_chance` (whole
   interval above chance), `baselines` (majority, naive_bayes | copy_lexicon -> score), `also` (further figures: kappa,
@@ -54,9 +54,13 @@ class Recipe(Settings):
         ("free", "constrained"),
         description="free text (official), constrained to legal answers or spans, likelihood of option texts (N3-2)",
     )
-    split: Literal["auto", "row", "document"] = Field(
+    split: Literal["auto", "row", "document", "case"] = Field(
         "auto", description="training part of baselines and leakage; auto: the model's own, else document (N3-2)"
     )
+    test_part: Literal["auto", "published", "own"] = Field(
+        "auto", description="the benchmark's test rows, or a part drawn anew from the pools; auto: the model's own"
+    )
+    split_seed: int | None = Field(None, description="draws the own test part; null: as the model was tuned, else 1")
     answer_form: Literal["auto", "letter", "text_letter"] = Field(
         "auto", description="how choices are answered; auto: as the model was tuned, else the letter (N3-2)"
     )
@@ -92,7 +96,7 @@ def run(recipe: Recipe, inputs: Sequence[Path], out: Path) -> Report:
 def check(recipe: Recipe, inputs: Sequence[Path]) -> list[UserError]:
     """Everything that can be known before a model is loaded: missing inputs, wrong benchmark files, unknown tasks."""
     from rinsho.evaluate.inputs import WORD_LISTS, Inputs, sort_inputs
-    from rinsho.evaluate.work import read_tests
+    from rinsho.evaluate.work import chosen, facts_of, read_tests
     from rinsho.tasks.baselines import read_lexicon
 
     paths, found = [Path(path) for path in inputs], []
@@ -105,7 +109,12 @@ def check(recipe: Recipe, inputs: Sequence[Path]) -> list[UserError]:
         if not data:
             return found
         given = Inputs(None, None, data, tuple(path for path in lists if path.is_file()))
-    for look in (lambda: read_tests(recipe, given), lambda: read_lexicon(given.lexicon, recipe.lexicon_column)):
+
+    def tests() -> None:
+        facts = facts_of(given)
+        read_tests(recipe, given, chosen(recipe, facts), facts.years)
+
+    for look in (tests, lambda: read_lexicon(given.lexicon, recipe.lexicon_column)):
         try:
             look()  # a wrong file must not be found after all questions are answered
         except UserError as problem:

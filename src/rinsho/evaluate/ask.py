@@ -9,113 +9,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from rinsho.chat import ASSISTANT, render
 from rinsho.run import Stage, write_atomic
-from rinsho.tasks import AnswerForm, Item, choice_text, labels
-from rinsho.tasks.asking import PromptForm, turns
-from rinsho.tasks.item import legal_choices, list_text, short_options
-from rinsho.tasks.prompts import BASE_CUE
-from rinsho.text import clean
+from rinsho.tasks import Item, labels
+from rinsho.tasks.asking import Asking
+from rinsho.tasks.item import legal_choices, list_text
 
 MODES = {"choice": ("free", "constrained", "likelihood"), "entities": ("free", "constrained"), "number": ("free",)}
 PIECE_QUESTIONS = 64
-
-
-class Answering(Protocol):
-    """What is needed of `rinsho.generate.Generator`."""
-
-    tokenizer: Any
-    window: int
-
-    def generate(
-        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, stop_ids: Sequence[int] | None = None
-    ) -> list[list[int]]:
-        """The ids that follow each prompt."""
-        ...
-
-    def choose(self, prompts: Sequence[Sequence[int]], options: Sequence[Sequence[Sequence[int]]]) -> list[list[float]]:
-        """The summed log-probability of each option after its prompt."""
-        ...
-
-    def spans(self, prompts: Sequence[Sequence[int]], passages: Sequence[str], max_new_tokens: int) -> list[list[str]]:
-        """A list of spans of each passage."""
-        ...
-
-
-@dataclass(frozen=True)
-class Asking:
-    """How questions are put: the model, its answer form, and the limits of the recipe (tokens)."""
-
-    model: Answering
-    form: AnswerForm
-    max_new_tokens: int
-    max_new_tokens_choice: int
-    batch_tokens: int
-    prompt_form: PromptForm = "benchmark"
-    lengths: dict[str, int] = field(default_factory=dict, compare=False)  # tokens of option texts, remembered
-
-    @property
-    def ours(self) -> bool:
-        """Whether the tokenizer is ours, which cleans what it encodes."""
-        return hasattr(self.model.tokenizer, "encode_text")
-
-    @property
-    def has_chat(self) -> bool:
-        """Whether the model knows a chat form; a base model is asked in plain text."""
-        tokenizer = self.model.tokenizer
-        if not self.ours:
-            return bool(getattr(tokenizer, "chat_template", None))
-        known = tokenizer.convert_tokens_to_ids(ASSISTANT)
-        return known is not None and known != getattr(tokenizer, "unk_token_id", None)
-
-    def encode(self, text: str) -> list[int]:
-        """Ordinary text as ids, without special tokens."""
-        if self.ours:
-            return list(self.model.tokenizer.encode_text(text))
-        return list(self.model.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
-
-    def new_tokens(self, item: Item) -> int:
-        """The room for a free answer: a choice can always be said in the model's form, whatever the recipe's limit."""
-        if item.kind == "entities":
-            return self.max_new_tokens
-        if self.form == "letter":
-            return self.max_new_tokens_choice
-        return max(self.max_new_tokens_choice, self._room(item, short_options(item)))
-
-    def prompt(self, item: Item) -> tuple[list[int], bool]:
-        """(ids, whether the middle was cut out because the window is too small)."""
-        ids = self._ids(item)
-        room = self.model.window - min(
-            max(self.new_tokens(item), self._room(item, item.options)), self.model.window // 2
-        )
-        if len(ids) <= room:
-            return ids, False
-        from rinsho.generate.batches import shorten
-
-        return shorten(ids, room), True
-
-    def _room(self, item: Item, options: Sequence[str]) -> int:
-        """Tokens of the longest answer that says these option texts and their letters, with some to spare."""
-        for option in options:
-            if option not in self.lengths:
-                self.lengths[option] = len(self.encode(option))
-        return (max((self.lengths[option] for option in options), default=0) + 3) * len(item.gold) + 2
-
-    def _ids(self, item: Item) -> list[int]:
-        if not self.has_chat:
-            start = self.model.tokenizer.bos_token_id
-            plain = self.encode(item.prompt.rstrip().removesuffix(BASE_CUE.strip()).rstrip() + BASE_CUE)
-            return plain if start is None else [start, *plain]
-        messages = turns(item, self.prompt_form)
-        if self.ours:
-            return render(messages, self.model.tokenizer, add_generation_prompt=True)[0]
-        rows = [{"role": message.role, "content": message.content} for message in messages]
-        template = self.model.tokenizer.apply_chat_template
-        return list(template(rows, add_generation_prompt=True, tokenize=True, return_dict=False))
 
 
 def answer_all(stage: Stage, asking: Asking, items: Sequence[Item], modes: Sequence[str]) -> Path:
@@ -132,7 +35,7 @@ def answer_all(stage: Stage, asking: Asking, items: Sequence[Item], modes: Seque
     total = sum(mode in MODES[item.kind] for item in items for mode in modes)
     with stage.progress("answers", total, "questions") as progress:
         for task, group in by_task(items):
-            prompts = {item.id: asking.prompt(item) for item in group}
+            prompts = {item.id: _prompt(asking, item) for item in group}
             for mode in modes:
                 asked = [item for item in group if mode in MODES[item.kind]]
                 for number, piece in enumerate(_pieces(asked, prompts, asking)):
@@ -150,6 +53,16 @@ def by_task(items: Sequence[Item]) -> list[tuple[str, list[Item]]]:
     for item in items:
         groups.setdefault(item.task if item.year is None else f"{item.task}-{item.year}", []).append(item)
     return list(groups.items())
+
+
+def _prompt(asking: Asking, item: Item) -> tuple[list[int], bool]:
+    """(ids, whether the middle was cut out because the window is too small)."""
+    ids, room = asking.prompt(item), asking.prompt_room(item)
+    if len(ids) <= room:
+        return ids, False
+    from rinsho.generate.batches import shorten
+
+    return shorten(ids, room), True
 
 
 def _pieces(items: Sequence[Item], prompts: dict[str, tuple[list[int], bool]], asking: Asking) -> Iterator[list[Item]]:
@@ -195,26 +108,19 @@ def _free(asking: Asking, items: Sequence[Item], ids: Sequence[list[int]]) -> li
 
 
 def _spans(asking: Asking, items: Sequence[Item], ids: Sequence[list[int]]) -> list[dict[str, Any]]:
-    passages = [clean(item.passage) if asking.ours else item.passage for item in items]
-    found = asking.model.spans(ids, passages, max(map(asking.new_tokens, items)))
+    found = asking.model.spans(ids, list(map(asking.passage, items)), max(map(asking.new_tokens, items)))
     return [{"answer": list_text(spans), "logprobs": None, "tokens": None} for spans in found]
 
 
 def _chosen(asking: Asking, mode: str, items: Sequence[Item], ids: Sequence[list[int]]) -> list[dict[str, Any]]:
     """`constrained`: the likeliest whole answer of the model's form, its end included. `likelihood`: the option text
     with the highest mean log-probability per token, without letters; with several answers the best ones."""
-    end = [asking.model.tokenizer.eos_token_id] if asking.has_chat else []
     if mode == "constrained":
         legal = [legal_choices(item) for item in items]
-        texts = [
-            [choice_text(item, letters, asking.form) for letters in rows]
-            for item, rows in zip(items, legal, strict=True)
-        ]
+        options = [asking.options(item) for item in items]
     else:
         legal = [[(letter,) for letter in labels(item)] for item in items]
-        texts = [[option.strip() for option in item.options] for item in items]
-        end = []
-    options = [[(asking.encode(text) or [asking.model.tokenizer.eos_token_id]) + end for text in row] for row in texts]
+        options = [[asking.answer(option.strip()) for option in item.options] for item in items]
     sums = asking.model.choose(ids, options)
     answers = []
     for item, rows, encoded, summed in zip(items, legal, options, sums, strict=True):

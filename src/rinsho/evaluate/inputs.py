@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rinsho.adapters import is_adapter
 from rinsho.errors import UserError
 from rinsho.tasks.igakuqa import read_json_lines
 
@@ -38,10 +39,11 @@ def sort_inputs(inputs: Sequence[Path]) -> Inputs:
     first = inputs[0]
     if first.is_file() and first.suffix == ".jsonl":
         return Inputs(None, first, data, lexicon)
-    if not (first / "config.json").is_file():
+    if not (first / "config.json").is_file() and not is_adapter(first):
         raise UserError(
             "neither a model folder nor a file of answers", where=first,
-            expected="a folder with config.json, or answers.jsonl", todo="give the model first, then the data",
+            expected="a folder with config.json or adapter_config.json, or answers.jsonl",
+            todo="give the model first, then the data",
         )  # fmt: skip
     for path in lexicon:
         if not path.is_file():

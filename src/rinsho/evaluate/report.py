@@ -26,6 +26,7 @@ PROMPTS = {
     "benchmark": "prompts word for word the benchmark's",
     "short": "short prompts, without options that never change: not comparable with published scores",
 }
+OWN_PART = "**Own test part, not the published one: not comparable with published scores.**"
 
 
 def markdown(numbers: Row) -> str:
@@ -34,6 +35,7 @@ def markdown(numbers: Row) -> str:
         f"# Evaluation of {numbers['model']}\n",
         f"{numbers['answers']['count']} answers; split of baselines and leakage: {numbers['split']}; "
         f"answer form: {numbers['answer_form']}; {PROMPTS[numbers['prompt_form']]}.\n",
+        *([OWN_PART + "\n"] if numbers.get("test_part") == "own" else []),
         _scores(numbers["scores"]),
         FOOTNOTE + "\n",
         _groups("Hard cases", "case", numbers["cases"]),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, Literal
 
 from rinsho.evaluate import igakuqa
@@ -22,10 +21,10 @@ from rinsho.tasks.score import (
     kappa,
     official_partial_f1,
     overlap_f1,
+    own_spelling,
     parse_list,
     strict_letter,
 )  # fmt: skip
-from rinsho.text import clean, clean_aligned
 
 Answers = Mapping[tuple[str, str], Mapping[str, Any]]  # (item id, mode) -> answer line
 
@@ -131,18 +130,6 @@ def judge(items: Sequence[Item], rows: Sequence[Mapping[str, Any]], mode: str, s
     return _judge_choice(items, given, reading, samples, seed)
 
 
-def to_raw(entity: str, passage: str, cleaned: str, places: Sequence[int]) -> str:
-    """The passage's own spelling of an entity that a model found in the cleaned passage; else the entity as it is.
-
-    The first place where it stands counts.
-    """
-    for form in (entity, clean(entity)):
-        start = cleaned.find(form) if form else -1
-        if start >= 0:
-            return passage[places[start] : places[start + len(form)]].strip()
-    return entity
-
-
 def _judge_choice(items: Sequence[Item], given: Sequence[str], reading: str, samples: int, seed: int) -> Judged:
     gold = [item.gold[0] for item in items]
     weights: Literal["linear"] | None = "linear" if items[0].task in LINEAR_KAPPA else None
@@ -164,10 +151,7 @@ def _judge_choice(items: Sequence[Item], given: Sequence[str], reading: str, sam
 def _judge_entities(items: Sequence[Item], given: Sequence[str]) -> Judged:
     parsed = [parse_list(answer) for answer in given]
     lists = [found or [] for found in parsed]
-    mapped = []
-    for item, found in zip(items, lists, strict=True):
-        cleaned, places = _aligned(item.passage) if found else ("", ())
-        mapped.append([to_raw(e, item.passage, cleaned, places) if isinstance(e, str) else e for e in found])
+    mapped = [own_spelling(item.passage, found) for item, found in zip(items, lists, strict=True)]
     gold = [item.gold for item in items]
     also: dict[str, float | None] = {
         "overlap_f1": _mean(list(map(overlap_f1, gold, mapped))),
@@ -177,11 +161,6 @@ def _judge_entities(items: Sequence[Item], given: Sequence[str]) -> Judged:
         "entities_per_answer": _mean([float(len(set(found))) for found in lists]),
     }
     return Judged("exact_f1", tuple(map(exact_f1, gold, mapped)), also)
-
-
-@lru_cache(maxsize=1024)
-def _aligned(passage: str) -> tuple[str, Sequence[int]]:
-    return clean_aligned(passage)
 
 
 def _judge_exam(items: Sequence[Item], given: Sequence[str], reading: str) -> Judged:

@@ -7,6 +7,7 @@ from rinsho.tasks.item import (
     Kind,
     Part,
     Split,
+    TestPart,
     answer_text,
     choice_text,
     document_key,
@@ -15,9 +16,10 @@ from rinsho.tasks.item import (
     passages,
 )
 from rinsho.tasks.read import read_data, read_jmed, read_train
-from rinsho.tasks.splits import train_part
+from rinsho.tasks.splits import Splitting, train_part
 
 __all__ = [
-    "AnswerForm", "Item", "Kind", "Part", "Split", "answer_text", "choice_text", "document_key", "documents", "labels",
-    "passages", "read_data", "read_igakuqa", "read_jmed", "read_train", "train_part",
+    "AnswerForm", "Item", "Kind", "Part", "Split", "Splitting", "TestPart", "answer_text", "choice_text",
+    "document_key", "documents", "labels", "passages", "read_data", "read_igakuqa", "read_jmed", "read_train",
+    "train_part",
 ]  # fmt: skip

@@ -10,13 +10,14 @@ from typing import Literal
 from rinsho.overlap import key as document_key
 
 __all__ = [
-    "NO_ANSWER", "AnswerForm", "Item", "Kind", "Part", "Split", "answer_text", "choice_text", "document_key",
-    "documents", "gold_letters", "labels", "legal_choices", "list_text", "passages", "short_options",
+    "NO_ANSWER", "AnswerForm", "Item", "Kind", "Part", "Split", "TestPart", "answer_text", "choice_text",
+    "document_key", "documents", "gold_letters", "labels", "legal_choices", "list_text", "passages", "short_options",
 ]  # fmt: skip
 
 Kind = Literal["choice", "entities", "number"]
 Part = Literal["test", "train"]
-Split = Literal["row", "document"]
+Split = Literal["row", "document", "case"]
+TestPart = Literal["published", "own"]
 AnswerForm = Literal["letter", "text_letter"]
 
 NO_ANSWER = "None"  # the benchmark's own word for "no letter found"; a further class in its kappa
@@ -27,7 +28,8 @@ class Item:
     """One question with its gold answer.
 
     Attributes:
-        id: `smdis/00012` (row of the test file), `all/SMDIS/00012` (row of the pool), `igakuqa/112A1`.
+        id: `smdis/00012` (row of the test file), `all/SMDIS/00012` (row of the pool), `own/all/SMDIS/00012` (row of
+            the pool in a test part of one's own), `igakuqa/112A1`.
         task: name of the test task (`smdis`); pool rows carry the name of the test task they train.
         kind: `choice` (one or more letters), `entities` (a list of strings), `number` (a string of digits).
         tag: sub-task inside the task (`fever`, `d`, `m-key`, ...); empty where there is none.

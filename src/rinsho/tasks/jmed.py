@@ -79,8 +79,8 @@ def read_pools(folder: Path) -> list[Item]:
 
 
 def pool_of(item: Item) -> str:
-    """The pool file of a pool item: `CRNER` of `all/CRNER/00012`."""
-    return item.id.split("/")[1]
+    """The pool file of a pool item: `CRNER` of `all/CRNER/00012` and of `own/all/CRNER/00012`."""
+    return item.id.split("/")[-2]
 
 
 def is_layout(folder: Path) -> bool:
@@ -214,8 +214,12 @@ def _utf8(path: Path) -> str:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
+        mixed = not raw[: error.start].removeprefix(b"\xef\xbb\xbf").isascii()
         raise UserError(
-            "not UTF-8", where=f"{path}:{line}", expected="a UTF-8 file", todo="convert the file (it may be Shift_JIS)"
+            "mixed encodings: UTF-8 before this line, something else in it" if mixed else "not UTF-8",
+            where=f"{path}:{line}",
+            expected="a UTF-8 file",
+            todo="convert it, for instance: iconv -f CP932 -t UTF-8 FILE > NEW",
         ) from None
 
 

@@ -8,22 +8,27 @@ from typing import Any
 
 from rinsho.errors import UserError
 from rinsho.tasks import igakuqa, jmed
-from rinsho.tasks.item import Item, Part, Split
-from rinsho.tasks.splits import train_part
+from rinsho.tasks.item import Item, Part
+from rinsho.tasks.splits import DEFAULT, Splitting, own_tests, train_part
 
 ALL_TASKS = (*jmed.TASKS, "igakuqa")
 
 
-def read_jmed(folder: Path, part: Part, split: Split = "document", tasks: Sequence[str] | None = None) -> list[Item]:
-    """The test items, or the training items under a split (see `rinsho.tasks.splits`), of a JMED-LLM folder."""
-    if part == "test":
-        return jmed.read_test(Path(folder), tasks)
-    return train_part(Path(folder), split, tasks)[0]
+def read_jmed(
+    folder: Path, part: Part, splitting: Splitting = DEFAULT, tasks: Sequence[str] | None = None
+) -> list[Item]:
+    """The test items, or the training items, under a splitting (see `rinsho.tasks.splits`), of a JMED-LLM folder."""
+    if part == "train":
+        return train_part(Path(folder), splitting, tasks)[0]
+    if splitting.test_part == "own":
+        return own_tests(Path(folder), splitting, tasks)
+    return jmed.read_test(Path(folder), tasks)
 
 
 def read_train(
-    folders: Sequence[Path], split: Split = "document", tasks: Sequence[str] | None = None, years: Sequence[int] = ()
-) -> tuple[list[Item], list[dict[str, Any]]]:
+    folders: Sequence[Path], splitting: Splitting = DEFAULT, tasks: Sequence[str] | None = None,
+    years: Sequence[int] = (),
+) -> tuple[list[Item], list[dict[str, Any]]]:  # fmt: skip
     """(training items, split manifests) of all JMED-LLM folders, plus IgakuQA problems of `years` when asked for."""
     check_tasks(tasks)
     items: list[Item] = []
@@ -31,16 +36,16 @@ def read_train(
     jmed_folders, exam_folders = find_layouts(folders)
     for folder in jmed_folders:
         if tasks is None or set(tasks) & set(jmed.TASKS):
-            found, manifest = train_part(folder, split, tasks)
+            found, manifest = train_part(folder, splitting, tasks)
             items += found
             manifests.append(manifest)
-    for folder in exam_folders if years else []:
+    for folder in exam_folders if years and (tasks is None or "igakuqa" in tasks) else []:
         items += igakuqa.read_igakuqa(folder, years)
     return _unique(items), manifests
 
 
 def read_data(
-    folders: Sequence[Path], part: Part, split: Split = "document", tasks: Sequence[str] | None = None,
+    folders: Sequence[Path], part: Part, splitting: Splitting = DEFAULT, tasks: Sequence[str] | None = None,
     years: Sequence[int] | None = None,
 ) -> list[Item]:  # fmt: skip
     """All items of a part from all layouts in the folders.
@@ -52,14 +57,14 @@ def read_data(
         UserError: nothing that looks like a benchmark is in the folders, or a file in them is wrong.
     """
     if part == "train":
-        return read_train(folders, split, tasks, years or ())[0]
+        return read_train(folders, splitting, tasks, years or ())[0]
     check_tasks(tasks)
     jmed_folders, exam_folders = find_layouts(folders)
     items: list[Item] = []
     for folder in jmed_folders:
         wanted = None if tasks is None else [task for task in tasks if task in jmed.TASKS]
         if wanted is None or wanted:
-            items += jmed.read_test(folder, wanted)
+            items += read_jmed(folder, "test", splitting, wanted)
     for folder in exam_folders if tasks is None or "igakuqa" in tasks else []:
         items += igakuqa.read_igakuqa(folder, years)
     if not items:
@@ -68,6 +73,12 @@ def read_data(
             expected=", ".join(tasks or ALL_TASKS),
         )  # fmt: skip
     return _unique(items)
+
+
+def holds_benchmark(folder: Path) -> bool:
+    """Whether JMED-LLM or IgakuQA is in this folder, at its top or one level below."""
+    places = [folder, *(path for path in folder.iterdir() if path.is_dir())]
+    return any(jmed.is_layout(place) or igakuqa.is_layout(place) for place in places)
 
 
 def find_layouts(folders: Sequence[Path]) -> tuple[list[Path], list[Path]]:

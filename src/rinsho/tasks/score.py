@@ -11,12 +11,14 @@ import re
 import unicodedata
 import warnings
 from collections.abc import Hashable, Sequence
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from rinsho.tasks.item import NO_ANSWER
+from rinsho.text import clean, clean_aligned
 
 MAX_ANSWER_CHARS = 16_384  # a benchmark answer has at most 512 tokens of at most 16 characters
 MAX_PAIRS = 20_000  # of gold and given entities whose overlap is looked at, per answer
@@ -129,6 +131,16 @@ def exact_f1(gold: Sequence[Hashable], given: Sequence[Hashable]) -> float:
     return _f1(len(right & found), len(right), len(found))
 
 
+def own_spelling(passage: str, found: Sequence[Hashable]) -> list[Hashable]:
+    """The entities of an answer in the passage's own spelling, as the gold ones are: models may see it cleaned.
+
+    >>> own_spelling("夜間に３８．５℃の発熱あり。", ["38.5°C", "肺炎"])
+    ['３８．５℃', '肺炎']
+    """
+    cleaned, places = _aligned(passage) if found else ("", ())
+    return [_raw(entity, passage, cleaned, places) if isinstance(entity, str) else entity for entity in found]
+
+
 def official_partial_f1(gold: Sequence[Hashable], given: Sequence[Hashable]) -> float:
     """What the benchmark calls partial F1, for one row. Not a proportion: it passes 1.
 
@@ -157,6 +169,19 @@ def overlap_f1(gold: Sequence[Hashable], given: Sequence[Hashable]) -> float:
     if len(rest[0]) * len(rest[1]) <= MAX_PAIRS:
         credit += _matching([[_dice(a, b) for b in rest[1]] for a in rest[0]])
     return 2.0 * credit / (len(right) + len(found))
+
+
+@lru_cache(maxsize=1024)
+def _aligned(passage: str) -> tuple[str, Sequence[int]]:
+    return clean_aligned(passage)
+
+
+def _raw(entity: str, passage: str, cleaned: str, places: Sequence[int]) -> str:
+    for form in (entity, clean(entity)):
+        start = cleaned.find(form) if form else -1  # the first place where it stands counts
+        if start >= 0:
+            return passage[places[start] : places[start + len(form)]].strip()
+    return entity
 
 
 def _f1(hits: int, gold: int, given: int) -> float:

@@ -1,53 +1,91 @@
-"""The training part of JMED-LLM: pools minus test rows (`row`), or minus everything near a test passage (`document`).
+"""Which rows of a JMED-LLM folder may train, and which are asked.
 
-Test rows are subtracted across tasks: a row of the CRNER pool that is a test row of mrner_medicine must not train
-mrner_disease either. Under `document` a training row goes when any of its passages (for sentence pairs: either
-sentence) has a character 5-gram Jaccard similarity over 0.8 with any test passage of any task, after NFKC and without
-white space; equal passages included. See docs/evaluation.md.
+The test part is the benchmark's own (`published`) or drawn anew from the pools (`own`, see `rinsho.tasks.own_part`).
+What may train beside it:
+
+* `row`: the pools minus the test rows of all tasks. A row of the CRNER pool that is a test row of mrner_medicine must
+  not train mrner_disease either.
+* `document`: also without rows on a passage near a test passage of any task (for sentence pairs: either sentence), by
+  character 5-grams, Jaccard similarity over 0.8, after NFKC and without white space; equal passages included.
+* `case`: also without rows on a passage of the case of a test passage, where that can be told (`rinsho.tasks.cases`).
+
+See docs/evaluation.md.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import compress
+from operator import not_
 from pathlib import Path
 from typing import Any
 
 from rinsho.errors import UserError
-from rinsho.overlap import near_duplicates
-from rinsho.tasks import jmed
-from rinsho.tasks.item import Item, Split, document_key, documents, passages
+from rinsho.tasks import cases, jmed, own_part
+from rinsho.tasks.grouping import NEAR, Groups, join_cases, near_groups, row_groups
+from rinsho.tasks.item import Item, Split, TestPart, documents
 
-NEAR = 0.8
-NEVER = 2.0  # containment is not looked at: a short sentence inside a long report does not make them one document
+OFFER = "take test_part: own (finetune.test_part) to draw a test part of its own"
+
+
+@dataclass(frozen=True, slots=True)
+class Splitting:
+    """How training and test part are told apart; `seed` draws an own test part and is not used otherwise."""
+
+    split: Split = "document"
+    test_part: TestPart = "published"
+    seed: int = 1
+
+
+DEFAULT = Splitting()
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The rows of a folder: `tests` are asked, `left` may train; the pools' other rows are in `gone`, by the reason."""
+
+    tests: list[Item]
+    pools: list[Item]
+    left: list[Item]
+    gone: dict[str, list[Item]]  # test_rows, near_documents, same_case
 
 
 def train_part(
-    folder: Path, split: Split = "document", tasks: Sequence[str] | None = None
+    folder: Path, splitting: Splitting = DEFAULT, tasks: Sequence[str] | None = None
 ) -> tuple[list[Item], dict[str, Any]]:
     """(training items, manifest of the split) of a JMED-LLM folder.
 
-    The manifest is JSON-able: `split`, `pools` (rows, test_rows, near_documents, left, answers per pool),
-    `near_threshold`, and `warnings` on tasks that cannot be trained (no row or one answer only is left).
+    The manifest is JSON-able: `split`, `test_part`, `seed` (null for the published test part), `near_threshold`,
+    `test_hash` (of the test part of all tasks), `pools` and `warnings` on what cannot be trained. A pool has its
+    numbers of `rows`, `test_rows`, `near_documents`, `same_case` (rows of neither part) and `left`, the `answers` of
+    its training rows, the `test_answers`, and under `case` how cases were told (`cases`).
+
+    Raises:
+        UserError: no training row of the tasks is left, or a file is wrong.
     """
-    tests, pools = jmed.read_test(folder), jmed.read_pools(folder)
-    if tasks is not None:
-        pools = [item for item in pools if item.task in tasks]
-    kept, removed = without_test_rows(pools, tests)
-    dropped: list[Item] = []
-    if split == "document":
-        asked = (text for item in tests for text in passages(item))
-        near = near_documents((text for item in kept for text in passages(item)), asked)
-        dropped = [item for item in kept if near.intersection(documents(item))]
-        gone = {item.id for item in dropped}
-        kept = [item for item in kept if item.id not in gone]
-    if not kept:
+    parts = _parts(folder, splitting)
+    manifest = _manifest(splitting, parts, tasks)
+    left = _of(tasks, parts.left)
+    if not left:
         raise UserError(
             "no training row is left", where=folder, expected="pools with other documents than the tests",
-            todo="take split: row, or more data",
+            todo="take split: row, test_part: own, or more data",
         )  # fmt: skip
-    parts = {"rows": pools, "test_rows": removed, "near_documents": dropped, "left": kept}
-    return kept, _manifest(split, parts, tests)
+    return left, manifest
+
+
+def own_tests(folder: Path, splitting: Splitting, tasks: Sequence[str] | None = None) -> list[Item]:
+    """The test items that a splitting with `test_part: own` draws from the pools of a JMED-LLM folder."""
+    return _of(tasks, _parts(folder, splitting).tests)
+
+
+def hash_of_tests(tests: Sequence[Item]) -> str:
+    """16 hex digits that tell a test part from others, by its ids and passages."""
+    lines = sorted(f"{item.id} {item.document}\n" for item in tests)
+    return blake2b("".join(lines).encode(), digest_size=8).hexdigest()
 
 
 def without_test_rows(pools: Sequence[Item], tests: Sequence[Item]) -> tuple[list[Item], list[Item]]:
@@ -56,49 +94,97 @@ def without_test_rows(pools: Sequence[Item], tests: Sequence[Item]) -> tuple[lis
     Rows that ask exactly the same but give another answer are test questions too and go as well.
     """
     asked = {(item.tag, item.question, item.options) for item in tests}
-    kept: list[Item] = []
-    removed: list[Item] = []
-    for item in pools:
-        (removed if (item.tag, item.question, item.options) in asked else kept).append(item)
-    return kept, removed
+    return _divide(pools, [(item.tag, item.question, item.options) in asked for item in pools])
 
 
-def near_documents(texts: Iterable[str], tests: Iterable[str]) -> set[str]:
-    """The `document_key` of every text that is equal or near to a test text."""
-    distinct = {document_key(text): text for text in texts}
-    asked = {document_key(text): text for text in tests}
-    found = near_duplicates(list(distinct.values()), list(asked.values()), threshold=NEAR, containment=NEVER)
-    return {name for name, place in zip(distinct, found, strict=True) if place is not None or name in asked}
+def _parts(folder: Path, splitting: Splitting) -> _Parts:
+    pools = jmed.read_pools(folder)
+    near: list[Item] = []
+    same_case: list[Item] = []
+    if splitting.test_part == "own":
+        left, tests, near = own_part.draw(pools, splitting.split, splitting.seed)
+        removed = tests
+        if splitting.split == "case":
+            group = dict(zip((item.id for item in pools), row_groups(pools, "document"), strict=True))
+            tested = {group[item.id.removeprefix(own_part.PREFIX)] for item in tests}
+            same_case, near = _divide(near, [group[item.id] in tested for item in near])
+    else:
+        tests = jmed.read_test(folder)
+        left, removed = without_test_rows(pools, tests)
+        if splitting.split != "row":
+            groups = near_groups([*pools, *tests])
+            left, near = _without(left, tests, groups)
+        if splitting.split == "case":
+            join_cases(groups, [*pools, *tests])
+            left, same_case = _without(left, tests, groups)
+    return _Parts(tests, pools, left, {"test_rows": removed, "near_documents": near, "same_case": same_case})
 
 
-def _manifest(split: Split, parts: Mapping[str, Sequence[Item]], tests: Sequence[Item]) -> dict[str, Any]:
-    counts = {name: Counter(map(jmed.pool_of, part)) for name, part in parts.items()}
-    kept = parts["left"]
-    rows: dict[str, Any] = {}
-    for pool in sorted(counts["rows"]):
-        rows[pool] = {name: count[pool] for name, count in counts.items()}
-        answers = Counter(item.gold[0] for item in kept if jmed.pool_of(item) == pool and item.kind == "choice")
-        rows[pool]["answers"] = dict(sorted(answers.items()))
+def _without(rows: Sequence[Item], tests: Sequence[Item], groups: Groups) -> tuple[list[Item], list[Item]]:
+    """(rows no passage of which is of the group of a test passage, the others)."""
+    asked = {groups.of(key) for item in tests for key in documents(item)}
+    return _divide(rows, [any(groups.of(key) in asked for key in documents(item)) for item in rows])
+
+
+def _divide(rows: Sequence[Item], out: Sequence[bool]) -> tuple[list[Item], list[Item]]:
+    return list(compress(rows, map(not_, out))), list(compress(rows, out))
+
+
+def _of(tasks: Sequence[str] | None, items: Sequence[Item]) -> list[Item]:
+    return [item for item in items if tasks is None or item.task in tasks]
+
+
+def _manifest(splitting: Splitting, parts: _Parts, tasks: Sequence[str] | None) -> dict[str, Any]:
+    by_name = {"rows": parts.pools, **parts.gone, "left": parts.left}
+    sorted_rows: dict[str, dict[str, list[Item]]] = {}  # pool -> name -> rows
+    for name, items in by_name.items():
+        for item in _of(tasks, items):
+            sorted_rows.setdefault(jmed.pool_of(item), {part: [] for part in by_name})[name].append(item)
+    pools: dict[str, Any] = {}
+    for pool, found in sorted(sorted_rows.items()):
+        pools[pool] = {name: len(items) for name, items in found.items()}
+        pools[pool]["answers"] = _answers(found["left"])
+        pools[pool]["test_answers"] = _answers(found["test_rows"])
+        if splitting.split == "case":
+            pools[pool]["cases"] = cases.how_told(pool, found["rows"])
     return {
-        "split": split,
-        "near_threshold": NEAR if split == "document" else None,
-        "pools": rows,
-        "warnings": _warnings(kept, tests),
+        "split": splitting.split,
+        "test_part": splitting.test_part,
+        "seed": splitting.seed if splitting.test_part == "own" else None,
+        "near_threshold": NEAR if splitting.split != "row" else None,
+        "test_hash": hash_of_tests(parts.tests),
+        "pools": pools,
+        "warnings": _warnings(_of(tasks, parts.left), _of(tasks, parts.tests), splitting),
     }
 
 
-def _warnings(kept: Sequence[Item], tests: Sequence[Item]) -> list[str]:
-    by_task: dict[str, list[Item]] = {}
-    for item in kept:
-        by_task.setdefault(item.task, []).append(item)
-    found = []
+def _answers(items: Sequence[Item]) -> dict[str, int]:
+    return dict(sorted(Counter(item.gold[0] for item in items if item.kind == "choice").items()))
+
+
+def _warnings(left: Sequence[Item], tests: Sequence[Item], splitting: Splitting) -> list[str]:
+    """What cannot be learned, what an own test part does not ask, and the way out."""
+    found: list[str] = []
     for task in sorted({item.task for item in tests}):
-        rows = by_task.get(task, [])
-        labels = sorted({item.gold for item in rows})
+        rows, asked = ([item for item in part if item.task == task] for part in (left, tests))
+        answers = {item.gold[0] for item in rows if item.kind == "choice"}
         if not rows:
             found.append(f"{task}: no training row is left")
-        elif rows[0].kind == "choice" and len(labels) == 1:
-            found.append(f"{task}: all {len(rows)} training rows have the answer {labels[0][0]}: it cannot be learned")
-        missing = {item.tag for item in tests if item.task == task} - {item.tag for item in rows}
-        found += [f"{task}: no training row has the tag {tag}" for tag in sorted(missing if rows else ())]
+        elif len(answers) == 1:
+            found.append(f"{task}: all {len(rows)} training rows have the answer {min(answers)}: it cannot be learned")
+        if rows:
+            found += [f"{task}: no training row has {what}" for what in _missing(asked, rows, len(answers) > 1)]
+        if splitting.test_part == "own":
+            found += [f"{task}: no test row has {what}" for what in _missing(rows, asked, len(answers) > 1)]
+    return [*found, OFFER] if found and splitting.test_part == "published" else found
+
+
+def _missing(known: Sequence[Item], rows: Sequence[Item], answers: bool) -> list[str]:
+    """The tags of the known rows, and the answers of each tag, that none of the other rows has."""
+    tags = {item.tag for item in rows}
+    found = [f"the tag {tag}" for tag in sorted({item.tag for item in known} - tags)]
+    if answers:
+        pairs = {(item.tag, item.gold[0]) for item in known if item.tag in tags}
+        for tag, answer in sorted(pairs - {(item.tag, item.gold[0]) for item in rows}):
+            found.append(f"the tag {tag} and the answer {answer}" if tag else f"the answer {answer}")
     return found
