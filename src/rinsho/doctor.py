@@ -11,6 +11,8 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
+from rinsho.adapters import find_base, is_adapter
+from rinsho.bases import ADAPTER_WEIGHTS
 from rinsho.errors import UserError
 from rinsho.model_folder import read_manifest
 from rinsho.progress import amount
@@ -26,6 +28,7 @@ NEEDS = {
     "quality": ("quality", ("httpx", "floret", "sklearn", "scipy")),
     "tokenizer": ("tokenizer", ("fugashi", "ipadic", "sentencepiece", "tokenizers", "transformers")),
     "pretrain, finetune, chat": ("train", ("torch", "transformers", "safetensors", "fugashi", "ipadic")),
+    "finetune.adapter, adapter": ("adapters", ("torch", "peft", "bitsandbytes")),
     "evaluate": ("evaluate", ("torch", "transformers", "sklearn", "scipy")),
     "pretrain.fp8 (Hopper GPUs)": ("fp8", ("torch", "torchao")),
     "report, curves --to png": ("report", ("jinja2", "matplotlib")),
@@ -110,6 +113,8 @@ def _packages() -> list[str]:
 
 
 def _model(folder: Path) -> list[str]:
+    if is_adapter(folder):
+        return [f"adapter, {amount((folder / ADAPTER_WEIGHTS).stat().st_size)}B, on:", *_model(find_base(folder))]
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise UserError(

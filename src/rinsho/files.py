@@ -63,10 +63,15 @@ def sync_files(folder: Path) -> None:
 
 
 def publish_folder(aside: Path, out: Path) -> None:
-    """Moves every file of `aside` into `out`, each synced first; a file of the same name is replaced."""
-    for file in sorted(aside.iterdir()):
-        _sync_file(file)
-        file.replace(out / file.name)
+    """Moves every file below `aside` to its place below `out`, each synced first; one of the same name is replaced."""
+    for file in sorted(aside.rglob("*")):
+        if file.is_file():
+            target = out / file.relative_to(aside)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _sync_file(file)
+            file.replace(target)
+    for folder in (path for path in aside.rglob("*") if path.is_dir()):
+        _sync_folder(out / folder.relative_to(aside))
     _sync_folder(out)
 
 

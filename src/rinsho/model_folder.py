@@ -120,7 +120,9 @@ def load_folded(folder: Path) -> PreTrainedModel:
 
     _must_be_model(folder)
     disable_progress_bar()  # type: ignore[no-untyped-call]
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype="auto")
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False, dtype="auto"
+    )
     return model.eval()  # type: ignore[no-any-return]
 
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from rinsho.chat import Message, render
+from rinsho.chat import Message
+from rinsho.chat_template import Renderer, has_chat, renderer
 from rinsho.errors import UserError
 from rinsho.generate.batches import by_length
 from rinsho.generate.loading import load_model, load_tokenizer
@@ -29,27 +31,39 @@ Pick = Callable[[torch.Tensor, list[int]], list[int | None]]  # (B, V) logits an
 class Generator:
     """A model folder, ours or any Hugging Face causal language model, ready to answer.
 
-    Everything is float32 unless asked otherwise, and no answer depends on which prompts share its batch.
+    Everything is float32 unless asked otherwise, and no answer depends on which prompts share its batch. An adapter
+    answers on its base as that was in training; in LLM.int8 and bfloat16 answers may depend on the batch.
 
     Args:
         folder: a folder with `config.json`, weights and a tokenizer.
         threads: torch threads; None leaves the setting of the process.
-        dtype: "float32" or "bfloat16" (half the memory; answers may then depend on the batch).
+        dtype: "float32" or "bfloat16" (half the memory; answers may then depend on the batch). None: float32, the base
+            of an adapter as it was trained.
 
     Raises:
         UserError: the folder is missing or cannot be opened.
     """
 
     def __init__(
-        self, folder: Path | str, threads: int | None = None, dtype: str = "float32", max_rows: int = MAX_ROWS
+        self, folder: Path | str, threads: int | None = None, dtype: str | None = None, max_rows: int = MAX_ROWS
     ) -> None:
         if threads:
             torch.set_num_threads(threads)
-        self.folder = Path(folder)
-        self.tokenizer = load_tokenizer(self.folder)
-        self.model = load_model(self.folder, dtype)
-        self.max_rows = max_rows
-        self.end_id: int = self.tokenizer.eos_token_id
+        folder = Path(folder)
+        tokenizer = load_tokenizer(folder)
+        self._take(load_model(folder, dtype), tokenizer, folder, max_rows)
+
+    @classmethod
+    def of(
+        cls, model: Any, tokenizer: Any, where: Path | str = "the model in memory", max_rows: int = MAX_ROWS
+    ) -> Generator:
+        """A generator of a model in memory, on its device and as it stands: put it into evaluation mode first."""
+        self = cls.__new__(cls)
+        self._take(model, tokenizer, where, max_rows)
+        return self
+
+    def _take(self, model: Any, tokenizer: Any, where: Path | str, max_rows: int) -> None:
+        self.model, self.tokenizer, self.where, self.max_rows = model, tokenizer, where, max_rows
         self.window: int = getattr(self.model.config, "max_position_embeddings", None) or 1 << 20
         self._pieces: Pieces | None = None
 
@@ -67,19 +81,17 @@ class Generator:
         Raises:
             UserError: the model has no chat tokens, or no template.
         """
-        if hasattr(self.tokenizer, "encode_text"):
-            return render(messages, self.tokenizer, add_generation_prompt=True)[0]
-        if not getattr(self.tokenizer, "chat_template", None):
-            raise UserError(
-                "the model has no chat template",
-                where=self.folder,
-                expected="an instruct model",
-                todo="tune it first (rinsho finetune)",
-            )
-        rows = [{"role": message.role, "content": message.content} for message in messages]
-        return list(
-            self.tokenizer.apply_chat_template(rows, add_generation_prompt=True, tokenize=True, return_dict=False)
-        )
+        return self.render(messages, add_generation_prompt=True)[0]
+
+    @cached_property
+    def render(self) -> Renderer:
+        """What renders the model's conversations."""
+        return renderer(self.tokenizer, self.where)
+
+    @cached_property
+    def end_id(self) -> int:
+        """The id that ends an answer: of the model's chat form, or of a text for a base model."""
+        return self.render.end_id if has_chat(self.tokenizer) else self.tokenizer.eos_token_id
 
     # ------------------------------------------------------------------ answers
 

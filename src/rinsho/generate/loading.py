@@ -1,16 +1,18 @@
-"""Model folders opened without a network, with errors that say what is wrong with the folder."""
+"""Model and adapter folders opened without a network, with errors that say what is wrong with the folder."""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
+from rinsho import adapters, bases
 from rinsho.errors import UserError
 
 
-def load_tokenizer(folder: Path) -> Any:
-    """The folder's tokenizer, ours or any other.
+def load_tokenizer(folder: Path, base: Path | None = None) -> Any:
+    """The tokenizer of a model or adapter folder, ours or any other; an adapter without one takes its base's.
 
     Raises:
         UserError: there is none, or it cannot be opened.
@@ -20,41 +22,59 @@ def load_tokenizer(folder: Path) -> Any:
     from rinsho import tokenization
 
     _check_folder(folder)
+    if adapters.is_adapter(folder) and not (folder / "tokenizer_config.json").is_file():
+        folder = adapters.find_base(folder, base)
     if _is_ours(folder):
         return tokenization.load(folder)
-    try:
-        return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _unusable(folder, "the tokenizer cannot be opened", error) from error
+    with bases.readable(folder, "the tokenizer cannot be opened", "a complete model folder"):
+        return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
-def load_model(folder: Path, dtype: str = "float32") -> Any:
-    """The folder's causal language model in evaluation mode, on the GPU when there is one.
+def load_model(folder: Path, dtype: str | None = None, base: Path | None = None) -> Any:
+    """The causal language model of a folder in evaluation mode, on the GPU when there is one.
+
+    Of an adapter folder it is the adapter on its base: the recorded one, or `base`.
+
+    Args:
+        folder: of the model or the adapter.
+        dtype: number form. None: float32; under an adapter the base as it was in training, 8-bit and 4-bit ones too,
+            where this machine can (`rinsho.adapters.trained_form`).
+        base: the adapter's base, where it is not the recorded one.
 
     Raises:
-        UserError: there is none, or its weights are damaged.
+        UserError: there is none, its weights are damaged, or the base is missing or another one.
     """
-    import safetensors
     import torch
-    import transformers
 
     _check_folder(folder)
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        model: Any = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, dtype=getattr(torch, dtype), local_files_only=True
-        )
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        RuntimeError,
-        safetensors.SafetensorError,
-    ) as error:
-        raise _unusable(folder, "the model cannot be opened", error) from error
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    if adapters.is_adapter(folder) and dtype is None:
+        return load_adapter(folder, base)
+    if adapters.is_adapter(folder):
+        model: Any = adapters.open_adapter(folder, base, str(dtype))
+    else:
+        model = bases.quantized_base(folder, "none", dtype or "float32")
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_adapter(folder: Path, base: Path | None = None) -> Any:
+    """An adapter on its base as that was in training, where this machine can; in evaluation mode, on the GPU if any.
+
+    Says so in a line on stderr where the base is not simply float32.
+
+    Raises:
+        UserError: no adapter, or the base is missing or another one.
+    """
+    import torch
+
+    quantization, dtype, missing = adapters.trained_form(folder)
+    model: Any = adapters.open_adapter(folder, base, dtype, quantization)
+    form = dtype if quantization == "none" else f"{quantization}, {dtype}"
+    if missing is not None or form != "float32":
+        how = "as it was trained" if missing is None else f"not as it was trained: {missing}"
+        print(f"adapter {folder}: on a base in {form}, {how}", file=sys.stderr, flush=True)
+    if quantization != "none":  # it lies where it was quantised
+        return model
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _is_ours(folder: Path) -> bool:
@@ -66,20 +86,10 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _check_folder(folder: Path) -> None:
-    if not (folder / "config.json").is_file():
+    if not (folder / "config.json").is_file() and not adapters.is_adapter(folder):
         raise UserError(
             "not a model folder",
             where=folder,
             expected="config.json, model.safetensors and a tokenizer",
             todo="give the folder of a finished pretrain or finetune run, or of a Hugging Face model",
         )
-
-
-def _unusable(folder: Path, what: str, error: Exception) -> UserError:
-    first_line = (str(error).splitlines() or [""])[0][:200]
-    return UserError(
-        f"{what} ({type(error).__name__}: {first_line})",
-        where=folder,
-        expected="a complete model folder",
-        todo="copy it again, or run the stage that made it again",
-    )
