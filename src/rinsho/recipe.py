@@ -77,6 +77,8 @@ def with_overrides(raw: Mapping[str, Any], overrides: Iterable[str]) -> dict[str
         node = result
         for key in keys[:-1]:
             child = node.setdefault(key, {})
+            if child is None:  # a section that the recipe leaves empty
+                child = node[key] = {}
             if not isinstance(child, dict):
                 raise UserError(f"{key} is a single value, not a section", where=f"--set {override}")
             node = child

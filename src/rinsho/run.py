@@ -27,34 +27,30 @@ from rinsho.files import atomic_file, atomic_folder, file_hash, quick_hash, writ
 from rinsho.progress import Progress, duration
 from rinsho.recipe import Settings, load, to_yaml
 
-__all__ = ["Report", "Stage", "atomic_file", "atomic_folder", "perform", "read_done", "read_metrics", "write_atomic"]
+__all__ = [
+    "Report", "Stage", "atomic_file", "atomic_folder", "peak_memory_gib", "perform", "read_done", "read_metrics",
+    "write_atomic",
+]  # fmt: skip
 
 DONE = "DONE"
 NOT_PRODUCT = {
-    DONE,
-    ".lock",
-    "manifest.json",
-    "metrics.jsonl",
-    "log.txt",
-    "report.json",
-    "report.md",
-    "report.html",
-    "loss.png",
-    ".token_counts.jsonl",
-    "recipe.resolved.yaml",
-}
+    DONE, ".lock", "manifest.json", "metrics.jsonl", "log.txt", "report.json", "report.md", "report.html", "loss.png",
+    ".token_counts.jsonl", "recipe.resolved.yaml",
+}  # fmt: skip
 # Settings that never change the product, or only its last digits (sums in another order): where, in what parts and in
 # how many processes the work is done, how often something is written on the way, and limits that only decide whether a
 # run goes on. They may differ when a stage continues. (A rollback goes to the last checkpoint: then it counts how often
-# one is written.)
+# one is written. With dropout or noise it counts how many rows are computed at a time.)
 NOT_IDENTITY = {
     "workers", "save_every_steps", "log_every_steps", "keep_checkpoints", "max_broken_fraction", "max_skipped_steps",
     "executor", "slurm", "parallelism", "micro_batch_rows", "activation_checkpointing", "compile", "loss_chunk_tokens",
     "background_checkpoints", "plot",
 }  # fmt: skip
+DRAWN = ("dropout", "attention_dropout", "residual_dropout", "neftune_alpha")
 PACKAGES = (
     "torch", "transformers", "tokenizers", "sentencepiece", "fugashi", "ipadic", "numpy", "scikit-learn",
-    "safetensors", "orjson", "zstandard", "datasets", "datatrove", "floret", "httpx",
+    "safetensors", "orjson", "zstandard", "datasets", "datatrove", "floret", "httpx", "peft",
+    "bitsandbytes",
 )  # fmt: skip
 
 
@@ -211,16 +207,23 @@ def _work(name: str, recipe: Settings, identity: dict[str, Any], out: Path, work
     stage.partial.mkdir(exist_ok=True)
     started = time.monotonic()
     _reset_peak_memory()
-    report = work(stage)
+    try:
+        report = work(stage)
+    except UserError:
+        if not manifest["continued"] and not any(stage.partial.iterdir()):
+            for file in ("manifest.json", "recipe.resolved.yaml"):  # nothing is made yet: free for a corrected recipe
+                (out / file).unlink()
+        raise
     seconds = time.monotonic() - started
-    manifest |= {"finished": _now(), "seconds": round(seconds, 2), "peak_memory_gib": _peak_memory_gib()}
+    manifest |= {"finished": _now(), "seconds": round(seconds, 2), "peak_memory_gib": peak_memory_gib()}
     write_atomic(out / "report.json", _json({"numbers": report.numbers, "markdown": report.markdown}))
     write_atomic(out / "report.md", report.markdown)
     write_atomic(out / "manifest.json", _json(manifest))
+    own = {stage.partial, *(path.parent for path in out.rglob(f"*/{DONE}"))}  # a run inside keeps its own record
     products = {
         path.relative_to(out).as_posix(): {"hash": file_hash(path), "size_bytes": path.stat().st_size}
         for path in sorted(out.rglob("*"))
-        if path.is_file() and path.relative_to(out).as_posix() not in NOT_PRODUCT and stage.partial not in path.parents
+        if path.is_file() and path.relative_to(out).as_posix() not in NOT_PRODUCT and own.isdisjoint(path.parents)
     }
     write_atomic(out / DONE, _json({"identity": identity["identity"], "products": products}))
     shutil.rmtree(stage.partial, ignore_errors=True)  # after DONE: a kill in between must not cost the work again
@@ -230,10 +233,19 @@ def _work(name: str, recipe: Settings, identity: dict[str, Any], out: Path, work
 
 def _kept(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that decide the product; of patterns the order counts, too."""
-    free = NOT_IDENTITY - {"save_every_steps"} if settings.get("on_spike") == "rollback" else NOT_IDENTITY
+    counted = {"save_every_steps"} if settings.get("on_spike") == "rollback" else set()
+    if _draws(settings):
+        counted.add("micro_batch_rows")
+    free = NOT_IDENTITY - counted
     return {
         key: list(value.items()) if key == "mixture" else value for key, value in settings.items() if key not in free
     }
+
+
+def _draws(settings: dict[str, Any]) -> bool:
+    """Whether a training's forward pass draws random numbers: with other rows at a time it draws others."""
+    parts = [part for part in (settings, settings.get("adapter"), settings.get("model")) if isinstance(part, dict)]
+    return any(part.get(name) for part in parts for name in DRAWN)
 
 
 def _identity(name: str, recipe: Settings, inputs: Sequence[Path]) -> dict[str, Any]:
@@ -368,7 +380,8 @@ def _reset_peak_memory() -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def _peak_memory_gib() -> float:
+def peak_memory_gib() -> float:
+    """This process's largest memory so far, GiB: since the stage began where the system allows to start anew."""
     try:
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):

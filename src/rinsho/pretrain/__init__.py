@@ -37,7 +37,9 @@ class Recipe(Settings):
     )
     sequence_length: int = Field(512, ge=8, description="tokens in a row (N2.4-1)")
     batch_tokens: int = Field(8192, ge=8, description="tokens in a step, a multiple of sequence_length (N2.4-1)")
-    micro_batch_rows: int = Field(16, ge=1, description="rows a process computes at a time: memory, not the result")
+    micro_batch_rows: int = Field(
+        16, ge=1, description="rows a process computes at a time: memory, and with dropout the random numbers"
+    )
     max_tokens: int | None = Field(None, ge=1, description="tokens to train on; overrides epochs (N2.4-1)")
     epochs: float = Field(1.0, gt=0, description="passes over the text when max_tokens is not given (N2.4-1)")
     mixture: dict[str, SourceShare] = Field(
