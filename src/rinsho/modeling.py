@@ -186,6 +186,8 @@ def next_token_loss(  # noqa: PLR0917
     if not bool(wanted.all()):
         hidden, labels = hidden[wanted], labels[wanted]
     weight = model.get_output_embeddings().weight
+    if not torch.is_grad_enabled():  # `_ChunkedCrossEntropy` cannot see that, and would fill a gradient nobody wants
+        weight = weight.detach()
     chunk = chunk_tokens or default_chunk_tokens(hidden.device.type)
     loss: Tensor = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]
         hidden, weight, labels, chunk, _matrix_dtype(hidden), part or _loss_of_part

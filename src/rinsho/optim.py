@@ -1,15 +1,15 @@
 """Optimizers and learning-rate schedules shared by pre-training and fine-tuning.
 
-One object holds every parameter: AdamW for all, or Muon for the matrices of the blocks and AdamW for the rest. Its
-state is a flat dictionary of named tensors, so a checkpoint needs no pickle. Schedules are pure functions of the step,
-so nothing of them has to be saved.
+One object holds every parameter: AdamW for all (its state in 32 bits, or block-wise in 8), or Muon for the matrices of
+the blocks and AdamW for the rest. Its state is a flat dictionary of named tensors, so a checkpoint needs no pickle.
+Schedules are pure functions of the step, so nothing of them has to be saved.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rinsho.errors import UserError
 
@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-Kind = Literal["adamw", "muon"]
+Kind = Literal["adamw", "adamw_8bit", "muon"]
 Schedule = Literal["cosine", "warmup_stable_decay", "linear", "constant"]
 Warmup = Literal["linear", "log"]
+
+LEAST_8BIT_NUMBERS, BLOCK_NUMBERS = 4096, 256  # smaller tensors keep 32 bits; numbers that share a scale
 
 
 def rate_factor(
@@ -66,7 +68,7 @@ class Optimizer:
     def __init__(self, named: Mapping[str, nn.Parameter], parts: list[torch.optim.Optimizer]) -> None:
         self._named = dict(named)
         self.parts = parts
-        self._peaks = [float(part.param_groups[0]["lr"]) for part in parts]
+        self._peaks = [[float(group["lr"]) for group in part.param_groups] for part in parts]
         self._home = {id(p): part for part in parts for group in part.param_groups for p in group["params"]}
 
     @property
@@ -90,8 +92,8 @@ class Optimizer:
 
     def step(self, factor: float) -> None:
         """One update at `factor` times the peak learning rates, then gradients are dropped."""
-        for part, peak in zip(self.parts, self._peaks, strict=True):
-            for group in part.param_groups:
+        for part, peaks in zip(self.parts, self._peaks, strict=True):
+            for group, peak in zip(part.param_groups, peaks, strict=True):
                 group["lr"] = peak * factor
             part.step()
         self.zero_grad()
@@ -106,8 +108,11 @@ class Optimizer:
 
         State of sharded parameters is sharded alike (`rinsho.distributed.whole`).
         """
+        import torch
+
+        # bitsandbytes counts its steps in a plain number.
         return {
-            f"{name}/{key}": value
+            f"{name}/{key}": torch.tensor(value) if isinstance(value, int) else value
             for name, parameter in self._named.items()
             for key, value in self._home[id(parameter)].state.get(parameter, {}).items()
         }
@@ -133,8 +138,9 @@ class Optimizer:
                     expected="a checkpoint of the same recipe",
                     todo="choose another --out",
                 )
-            # AdamW's fused kernel wants its step counter beside the parameter, too.
-            self._home[id(parameter)].state[parameter][entry] = like(value, parameter)
+            # AdamW's fused kernel wants its step counter (a float) beside the parameter, too.
+            number = not value.ndim and not value.is_floating_point()
+            self._home[id(parameter)].state[parameter][entry] = int(value) if number else like(value, parameter)
 
 
 def make_optimizer(
@@ -146,26 +152,51 @@ def make_optimizer(
     betas: tuple[float, float] = (0.9, 0.95),
     eps: float = 1e-8,
     weight_decay: float = 0.1,
+    rates: Mapping[str, float] | None = None,
 ) -> Optimizer:
     """The optimizer over every parameter that requires a gradient.
 
     Weight decay is on all matrices and on no norm gain (N2.3-5). `muon` takes the two-dimensional parameters inside
     the blocks, with updates scaled to AdamW's size, so `muon_learning_rate` is of the size of an AdamW rate;
-    embeddings, head and norms stay with AdamW.
+    embeddings, head and norms stay with AdamW. `adamw_8bit` keeps both moments of tensors from 4,096 numbers on in 8
+    bits, with a scale for every 256 numbers; it is bitsandbytes' (arXiv 2110.02861).
+
+    Args:
+        named_parameters: what to train, those without gradient left out.
+        kind: see above.
+        learning_rate: peak rate of AdamW.
+        muon_learning_rate: peak rate of Muon; default: `learning_rate`.
+        betas: AdamW's.
+        eps: AdamW's.
+        weight_decay: decoupled; a step takes the rate times this off a matrix.
+        rates: parameter name -> factor s on its rate, for a parameter that is s times the one that is meant: an
+            AdamW step on s·E is then s times the step on E, and it decays as E does. Those stay with AdamW.
     """
     import torch
 
+    rates = rates or {}
     named = {name: parameter for name, parameter in named_parameters if parameter.requires_grad}
-    hidden = {name: p for name, p in named.items() if kind == "muon" and "layers." in name and p.ndim == 2}
-    rest = [parameter for name, parameter in named.items() if name not in hidden]
-    groups = [
-        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
+    blocks = {name: p for name, p in named.items() if kind == "muon" and "layers." in name and p.ndim == 2}
+    hidden = {name: parameter for name, parameter in blocks.items() if name not in rates}
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for name, parameter in named.items():
+        if name not in hidden:
+            groups.setdefault((parameter.ndim >= 2, rates.get(name, 1.0)), []).append(parameter)
+    listed = [
+        {"params": found, "lr": learning_rate * factor, "weight_decay": weight_decay / factor if decays else 0.0}
+        for (decays, factor), found in sorted(groups.items(), key=lambda group: group[0], reverse=True)
     ]
-    groups = [group for group in groups if group["params"]]
     parts: list[torch.optim.Optimizer] = []
-    if groups:
-        parts.append(torch.optim.AdamW(groups, lr=learning_rate, betas=betas, eps=eps, fused=True))
+    if listed and kind == "adamw_8bit":
+        from rinsho.bases import need
+
+        need("bitsandbytes")
+        import bitsandbytes
+
+        library: Any = bitsandbytes.optim
+        parts.append(library.AdamW8bit(listed, learning_rate, betas, eps, min_8bit_size=LEAST_8BIT_NUMBERS))
+    elif listed:
+        parts.append(torch.optim.AdamW(listed, lr=learning_rate, betas=betas, eps=eps, fused=True))
     if hidden:
         from rinsho.device import has_fast_bfloat16
         from rinsho.muon import Muon

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from rinsho.chat import CHAT_TOKENS, Message
+from rinsho.chat_template import renderer
 from rinsho.errors import UserError
 from rinsho.finetune import Recipe, check
 
@@ -26,14 +27,14 @@ def tokenizer(base: Path):
 def read_all(recipe: Recipe, data: Path, tokenizer):
     from rinsho.finetune.data import read
 
-    return read(recipe, [data], tokenizer)
+    return read(recipe, [data], renderer(tokenizer, "tests"))
 
 
 def test_the_mask_holds_the_answer_and_its_end_and_nothing_else(tokenizer) -> None:
     from rinsho.finetune.data import conversation
 
     turns = [Message("system", "答える。"), Message("user", "発熱は<|assistant|>ある？")]
-    ids, mask, cut = conversation(turns, "ある\nA", tokenizer, 512)
+    ids, mask, cut = conversation(turns, "ある\nA", renderer(tokenizer, "tests"), 512)
     answer = [*tokenizer.encode_text("ある\nA"), tokenizer.eos_token_id]
     assert not cut
     assert ids[-len(answer) :] == answer and mask == [0] * (len(ids) - len(answer)) + [1] * len(answer)
@@ -43,7 +44,7 @@ def test_the_mask_holds_the_answer_and_its_end_and_nothing_else(tokenizer) -> No
 
 
 def test_labels_of_a_packed_row_are_the_answers_tokens(recipe: Recipe, data: Path, tokenizer) -> None:
-    from rinsho.finetune.data import Feed, quotas
+    from rinsho.finetune.feed import Feed, quotas
 
     found = read_all(recipe, data, tokenizer)
     feed = Feed(found.examples, quotas(found.examples, recipe), recipe, tokenizer.eos_token_id)
@@ -66,15 +67,15 @@ def test_long_questions_lose_their_middle_not_their_answer(tokenizer) -> None:
     from rinsho.finetune.data import conversation
 
     turns = [Message("user", "最初の問い。" + "患者は発熱を認めた。" * 100 + "最後の行。")]
-    ids, mask, cut = conversation(turns, "['発熱']", tokenizer, 64)
+    ids, mask, cut = conversation(turns, "['発熱']", renderer(tokenizer, "tests"), 64)
     assert cut and len(ids) == len(mask) == 65
     assert tokenizer.decode([i for i, m in zip(ids, mask, strict=True) if m][:-1]) == "['発熱']"
     assert "最初" in tokenizer.decode(ids) and "最後の行" in tokenizer.decode(ids)
-    assert conversation(turns, "発熱" * 80, tokenizer, 64) is None
+    assert conversation(turns, "発熱" * 80, renderer(tokenizer, "tests"), 64) is None
 
 
 def test_answers_are_balanced_and_every_row_gets_its_turn(recipe: Recipe, data: Path, tokenizer) -> None:
-    from rinsho.finetune.data import Feed, quotas
+    from rinsho.finetune.feed import Feed, quotas
 
     recipe = recipe.model_copy(update={"max_rows_per_task": 20, "task_weights": {"nrner": 0.5}, "class_balance": 1.0})
     found = read_all(recipe, data, tokenizer)
@@ -94,8 +95,39 @@ def test_answers_are_balanced_and_every_row_gets_its_turn(recipe: Recipe, data: 
     assert feed.epoch(3) == Feed(found.examples, shares, recipe, 0).epoch(3)
 
 
+@pytest.mark.parametrize("pack", [True, False])
+def test_rows_made_for_a_step_are_those_of_the_whole_epoch(recipe: Recipe, data: Path, tokenizer, pack: bool) -> None:
+    from rinsho.finetune.feed import Feed, quotas
+    from rinsho.packing import permutation
+    from rinsho.tokens import pack_examples
+
+    recipe = recipe.model_copy(update={"pack": pack, "sequence_length": 256})
+    examples = read_all(recipe, data, tokenizer).examples
+    feed = Feed(examples, quotas(examples, recipe), recipe, 7)
+    for epoch in range(2):
+        pairs = [(examples[index].ids.tolist(), examples[index].mask.tolist()) for index in feed.epoch(epoch)]
+        parts = [pack_examples(some, 256, pad_id=7).rows for some in ([pairs] if pack else [[pair] for pair in pairs])]
+        begin, count = feed.rows(epoch), feed.rows(epoch + 1) - feed.rows(epoch)
+        order = permutation(count, f"{recipe.seed}:finetune rows:{epoch}")
+        for found, arrays in zip(feed.batch(begin, count), zip(*parts, strict=True), strict=True):
+            whole = np.concatenate(arrays)
+            assert len(whole) == count and (found == whole[order]).all()
+
+
+def test_a_step_makes_its_own_rows_alone(recipe: Recipe, data: Path, tokenizer, monkeypatch) -> None:
+    from rinsho.finetune import feed as feeds
+
+    examples = read_all(recipe, data, tokenizer).examples
+    feed = feeds.Feed(examples, feeds.quotas(examples, recipe), recipe, 0)
+    made, real = [], feeds.pack_examples
+    monkeypatch.setattr(
+        feeds, "pack_examples", lambda pairs, *a, **k: (made.append(len(pairs)), real(pairs, *a, **k))[1]
+    )
+    assert len(feed.batch(0, 2).input_ids) == 2 and sum(made) < len(feed.epoch(0)) / 4
+
+
 def test_batches_run_on_over_epochs(recipe: Recipe, data: Path, tokenizer) -> None:
-    from rinsho.finetune.data import Feed, quotas
+    from rinsho.finetune.feed import Feed, quotas
 
     found = read_all(recipe, data, tokenizer)
     feed = Feed(found.examples, quotas(found.examples, recipe), recipe, 0)
@@ -112,14 +144,16 @@ def test_copying_exercises_ask_for_spans_of_the_passage(recipe: Recipe, data: Pa
 
     recipe = recipe.model_copy(update={"copy_tokens": 3000, "max_tokens": None})
     texts = read_all(recipe, data, tokenizer).texts
-    exercises = copying(texts, recipe, tokenizer)
+    exercises = copying(texts, recipe, renderer(tokenizer, "tests"))
     assert sum(len(exercise.ids) for exercise in exercises) >= 3000
     for exercise in exercises:
         text = tokenizer.decode(exercise.ids)
         answer = tokenizer.decode(exercise.ids[exercise.mask == 1][:-1])
         for span in answer.strip("[]").split(", "):
             assert f"【{span.strip(chr(39))}】" in text
-    assert [e.ids.tolist() for e in copying(texts, recipe, tokenizer)] == [e.ids.tolist() for e in exercises]
+    assert [e.ids.tolist() for e in copying(texts, recipe, renderer(tokenizer, "tests"))] == [
+        e.ids.tolist() for e in exercises
+    ]
 
 
 def test_test_rows_are_not_trained_on(recipe: Recipe, data: Path, tokenizer) -> None:

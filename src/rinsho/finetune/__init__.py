@@ -1,39 +1,67 @@
-"""Room 5, fine-tuning: a model folder and task data in, an instruct model folder out.
+"""Room 5, fine-tuning: a model folder and task data in, an instruct model folder or an adapter out.
 
     rinsho finetune MODEL DATA...
 
-The product opens with `AutoModelForCausalLM.from_pretrained(<run folder>)`. See docs/finetune.md.
+DATA is any mix of JMED-LLM and IgakuQA folders and of files of instructions (.json, .jsonl). See docs/finetune.md.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from rinsho.errors import UserError
-from rinsho.packing import whole_rows
 from rinsho.recipe import Settings
 from rinsho.run import Report, Stage, perform
-from rinsho.tasks.read import check_tasks, find_layouts
+
+Method = Literal[
+    "lora", "rslora", "dora", "pissa", "olora", "kasa", "miss", "randlora", "vera", "ia3", "adaption_prompt"
+]
+
+
+class Adapter(Settings):
+    """An adapter on a frozen base, by PEFT."""
+
+    method: Method = Field("lora", description="PEFT's name of the kind of adapter (M-3)")
+    rank: int = Field(8, ge=1, description="rank of the added matrices (M-3)")
+    alpha: float = Field(16, gt=0, description="LoRA's alpha: the update is scaled by alpha / rank (M-3)")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout before the adapter; M-3 has 0.1")
+    target_modules: Literal["all-linear"] | tuple[str, ...] = Field(
+        "all-linear", description="layers that get one, by the end of their names; M-3: [q_proj, v_proj]"
+    )
+    options: dict[str, Any] = Field({}, description="further fields of the method's PEFT configuration")
 
 
 class Recipe(Settings):
     """Settings of fine-tuning. The defaults are what a model of a few million parameters learns from in minutes."""
 
     tasks: tuple[str, ...] | None = Field(None, description="tasks to tune on; default: all in the data (N2.4-2)")
-    split: Literal["row", "document"] = Field(
-        "document", description="training rows: pools minus test rows, or also minus near test passages (N2.4-2)"
+    split: Literal["row", "document", "case"] = Field(
+        "document", description="training rows: pools minus test rows, minus near passages, minus cases (N2.4-2)"
     )
+    test_part: Literal["published", "own"] = Field(
+        "published", description="the benchmark's test rows, or a part of the pools drawn anew by document or case"
+    )
+    split_seed: int = Field(1, description="draws the own test part")
     igakuqa_years: tuple[int, ...] = Field((), description="IgakuQA years to train on; none by default (N3-1)")
     answer_form: Literal["letter", "text_letter"] = Field(
         "text_letter", description="choices are answered with the letter, or with the option's text, then the letter"
     )
     prompt_form: Literal["benchmark", "short"] = Field(
         "benchmark", description="questions as the benchmark puts them (N3-2), or the question alone (docs/finetune.md)"
+    )
+    chat: str = Field(
+        "auto", description="auto | rinsho | own | plain | FILE.jinja: how turns are marked (docs/finetune.md; M-1)"
+    )
+    prompt_template: str = Field(
+        "none", description="none | alpaca | alpaca_ja | context_question | FILE.json: rows of instructions (M-2)"
+    )
+    learn: Literal["answer", "all"] = Field("answer", description="tokens that are learned; M-3 has all")
+    too_long: Literal["shorten", "leave_out", "refuse"] = Field(
+        "shorten", description="a question longer than a row loses its middle, is left out, or ends the run"
     )
     max_rows_per_task: int | None = Field(None, ge=1, description="rows of a task in one epoch, at most")
     task_weights: dict[str, float] = Field(
@@ -49,11 +77,27 @@ class Recipe(Settings):
     copy_tokens: int = Field(
         0, ge=0, description="tokens of a warm-up in which marked spans of passages are copied (docs/finetune.md)"
     )
-    sequence_length: int = Field(512, ge=16, description="tokens in a row; longer questions lose their middle")
+    sequence_length: int = Field(512, ge=16, description="tokens in a row (too_long says what becomes of longer ones)")
     batch_tokens: int = Field(2048, ge=16, description="tokens in a step, a multiple of sequence_length (N2.4-2)")
-    micro_batch_rows: int = Field(64, ge=1, description="rows computed at a time; changes memory, not the result")
+    micro_batch_rows: int = Field(
+        64, ge=1, description="rows computed at a time; changes memory, and with dropout or noise the random numbers"
+    )
     pack: bool = Field(True, description="several conversations in a row, which do not see each other")
-    optimizer: Literal["adamw", "muon"] = Field("muon", description="muon: for the blocks' matrices only")
+    adapter: Adapter | None = Field(None, description="train an adapter instead of the model (M-3)")
+    quantization: Literal["none", "int8", "nf4"] = Field(
+        "none", description="the frozen base under an adapter in LLM.int8 or NF4 (M-3)"
+    )
+    base_dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="number form of the frozen base under an adapter"
+    )
+    activation_checkpointing: bool = Field(False, description="compute activations twice instead of keeping them")
+    objective: Literal["sft", "dpo"] = Field("sft", description="dpo: learn from pairs of a better and a worse answer")
+    dpo_beta: float = Field(0.1, gt=0, description="how closely DPO keeps to the model it started from")
+    optimizer: Literal["auto", "adamw", "adamw_8bit", "muon"] = Field(
+        "auto",
+        description="adamw_8bit: block-wise 8-bit states (M-3); muon: for the blocks' matrices only; auto: muon, adamw"
+        " for adapters",
+    )
     learning_rate: float = Field(2e-3, gt=0, description="peak rate of AdamW (N2.4-2: 1e-4 for the 1.2B model)")
     muon_learning_rate: float | None = Field(
         4e-3, gt=0, description="peak rate of Muon, of AdamW's size; null: learning_rate"
@@ -67,8 +111,15 @@ class Recipe(Settings):
         "linear", description="learning rate after the warm-up, to zero (N2.4-2 has cosine)"
     )
     decay_fraction: float = Field(0.2, gt=0, le=1, description="share of the steps warmup_stable_decay falls in")
-    neftune_alpha: float = Field(0.0, ge=0, description="size of NEFTune's noise on embeddings; the report: 5 (N2.4-2)")
+    neftune_alpha: float = Field(0.0, ge=0, description="size of the noise on embeddings; the report: 5 (N2.4-2)")
+    noise: Literal["neftune", "symnoise"] = Field("neftune", description="kind of that noise (N2.4-2)")
     residual_dropout: float = Field(0.0, ge=0, lt=1, description="dropout on residual branches of our models (N2.3-4)")
+    validation_fraction: float = Field(
+        0.0, ge=0, le=0.5, description="share of the training documents held out to choose the best step"
+    )
+    validate_every_steps: int = Field(100, ge=1, description="steps between two looks at the validation part")
+    validation_rows_per_task: int = Field(64, ge=1, description="held-out rows asked per task, at most")
+    patience: int | None = Field(None, ge=1, description="stop after so many looks without a better score")
     dtype: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="arithmetic of the matrices; auto: bf16 where the processor has it"
     )
@@ -78,6 +129,9 @@ class Recipe(Settings):
     log_every_steps: int = Field(10, ge=1, description="a line in metrics.jsonl every so many steps (NA-4)")
     save_dtype: Literal["float32", "bfloat16"] = Field("float32", description="number form of the published weights")
     seed: int = Field(1, description="decides order, noise, new rows and every other random choice")
+    seeds: tuple[int, ...] = Field(
+        (), description="tune once with each, publish the best by validation; mean and spread stand in the report"
+    )
 
 
 def run(recipe: Recipe, inputs: Sequence[Path], out: Path) -> Report:
@@ -85,8 +139,8 @@ def run(recipe: Recipe, inputs: Sequence[Path], out: Path) -> Report:
 
     Args:
         recipe: settings.
-        inputs: the model's folder (ours or any Hugging Face causal language model), then one or more data folders.
-        out: the run folder; the model's files lie at its top.
+        inputs: the model's folder (ours or any Hugging Face causal language model), then data folders and files.
+        out: the run folder; the model's or adapter's files lie at its top.
     """
     for problem in check(recipe, inputs):
         raise problem
@@ -94,56 +148,22 @@ def run(recipe: Recipe, inputs: Sequence[Path], out: Path) -> Report:
     def work(stage: Stage) -> Report:
         from rinsho.finetune.work import work
 
-        return work(recipe, inputs, stage)
+        return work(recipe, [Path(path) for path in inputs], stage)
 
-    return perform("finetune", recipe, inputs, out, work)
+    # templates of the user's own decide the product as the data do
+    files = [Path(name) for name in (recipe.chat, recipe.prompt_template) if Path(name).suffix and Path(name).is_file()]
+    return perform("finetune", recipe, [*inputs, *files], out, work)
 
 
 def check(recipe: Recipe, inputs: Sequence[Path]) -> list[UserError]:
-    """All problems that can be known before starting: settings that do not go together, model and data folders."""
-    found = _settings_problems(recipe)
-    if len(inputs) < 2:
-        return [*found, UserError("inputs are missing", where="finetune", expected="MODEL DATA...")]
-    model, *data = inputs
-    found += _model_problems(recipe, model)
-    try:
-        check_tasks([*(recipe.tasks or ()), *recipe.task_weights])
-        find_layouts(data)
-    except UserError as problem:
-        found.append(problem)
-    return found
+    """All problems that can be known before starting: settings that do not go together, model, data and templates."""
+    from rinsho.finetune.checks import problems
+
+    return problems(recipe, inputs)
 
 
-def _settings_problems(recipe: Recipe) -> list[UserError]:
-    found = whole_rows(recipe.batch_tokens, recipe.sequence_length, "finetune.batch_tokens")
-    if recipe.max_tokens is not None and recipe.copy_tokens + recipe.batch_tokens > recipe.max_tokens:
-        found.append(
-            UserError(
-                f"copy_tokens {recipe.copy_tokens} leaves nothing of max_tokens {recipe.max_tokens}",
-                where="finetune.copy_tokens",
-                expected="a part of max_tokens",
-            )
-        )
-    if any(weight < 0 for weight in recipe.task_weights.values()):
-        found.append(UserError("a weight is negative", where="finetune.task_weights", expected="0 or more"))
-    return found
-
-
-def _model_problems(recipe: Recipe, model: Path) -> list[UserError]:
-    try:
-        config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        expected = "a folder with config.json and weights"
-        return [UserError("no model in here", where=model, expected=expected, todo="check the path")]
-    if not isinstance(config, dict):
-        return [UserError("config.json is not a JSON object", where=model, expected="a model's configuration")]
-    window = config.get("max_position_embeddings")
-    if isinstance(window, int) and recipe.sequence_length > window:
-        return [
-            UserError(
-                f"sequence_length {recipe.sequence_length} is longer than the model's window of {window}",
-                where="finetune.sequence_length",
-                expected=f"at most {window}",
-            )
-        ]
-    return []
+def optimizer_kind(recipe: Recipe) -> Literal["adamw", "adamw_8bit", "muon"]:
+    """The optimizer of a recipe. Muon makes matrices orthogonal, which is not for an adapter's thin ones."""
+    if recipe.optimizer == "auto":
+        return "muon" if recipe.adapter is None else "adamw"
+    return recipe.optimizer

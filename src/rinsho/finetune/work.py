@@ -1,152 +1,127 @@
-"""What the fine-tuning stage does, from its inputs to its report."""
+"""What the fine-tuning stage does, from its inputs to its product."""
 
 from __future__ import annotations
 
 import shutil
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from rinsho.device import reproducible
-from rinsho.files import publish_folder, write_atomic
+import torch
+
+from rinsho.device import choose_device, reproducible
+from rinsho.errors import UserError
+from rinsho.files import atomic_folder, publish_folder, write_atomic
 from rinsho.finetune import Recipe, models
-from rinsho.finetune.data import Data, Feed, copying, quotas, read
-from rinsho.finetune.loop import Position, Trainer
+from rinsho.finetune.data import Data, read
+from rinsho.finetune.feed import Plan, make_plan
+from rinsho.finetune.inputs import DOCUMENTS, read_earlier, sort_data
+from rinsho.finetune.loop import Objective, Position, Supervised, Trainer
+from rinsho.finetune.memory import predict
+from rinsho.finetune.models import Loaded
+from rinsho.finetune.preference import PairFeed, Preferences, read_feed
+from rinsho.finetune.report import all_warnings, markdown, numbers_of, rate_warnings, settings_line, tuned
+from rinsho.finetune.seeds import several
+from rinsho.finetune.validation import Validation
 from rinsho.run import Report, Stage
-from rinsho.tokens import Batch
-
-DOCUMENTS = "train_documents.txt"
-
-
-@dataclass
-class Plan:
-    """Which batch belongs to which step: first the copying warm-up, then the tasks."""
-
-    copying: Feed | None
-    tasks: Feed
-    copy_steps: int
-    steps: int
-    rows_per_step: int
-
-    def __call__(self, step: int) -> Batch:
-        """The rows of a step, counted from 0."""
-        if self.copying is not None and step < self.copy_steps:
-            return self.copying.batch(step * self.rows_per_step, self.rows_per_step)
-        return self.tasks.batch((step - self.copy_steps) * self.rows_per_step, self.rows_per_step)
 
 
 def work(recipe: Recipe, inputs: Sequence[Path], stage: Stage) -> Report:
     """Conversations, tuning, the published folder and the report."""
-    model, tokenizer, encoder = models.load(inputs[0], recipe)
-    data = read(recipe, inputs[1:], encoder)
-    for split in data.splits:
-        for warning in split["warnings"]:
-            stage.log(f"warning: {warning}")
-    plan = make_plan(recipe, data, encoder)
-    stage.log(f"{len(data.examples)} conversations, {plan.steps} steps, {plan.copy_steps} of them copying")
+    if recipe.seeds:
+        return several(recipe, inputs, stage)
+    device = choose_device(recipe.device, "finetune.device")
+    opened = models.open_tokenizer(inputs[0], recipe)
+    dpo = recipe.objective == "dpo"
+    feed = read_feed(recipe, sort_data(inputs[1:])[1], opened.render) if dpo else None
+    data = _of_pairs(feed) if feed else _read(recipe, inputs, opened, stage)  # before the model: mistakes show at once
+    loaded = models.load(inputs[0], recipe, device, opened)
+    if recipe.residual_dropout and loaded.kind != "ours":
+        where = "finetune.residual_dropout"
+        raise UserError("residual dropout is for models of rinsho's block", where=where, expected="0 for this model")
+    memory = predict(loaded, recipe)
+    for line in (memory.line(), settings_line(recipe), *rate_warnings(recipe, loaded.kind)):
+        stage.log(line)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     with reproducible(recipe.threads):
-        trainer = Trainer(recipe, model, plan, plan.steps, stage)
-        end = trainer.train()
-    numbers = _numbers(recipe, data, plan, end, model)
-    extra = {"stage": "finetune", "base": models.base_facts(inputs[0]), "finetune": _tuned(recipe, data, end)}
-    _publish(recipe, (model, tokenizer), data, extra, stage)
-    return Report(numbers, _markdown(numbers))
+        plan, objective, steps = _objective(recipe, loaded, data, feed, stage)
+        publisher = _Publisher(recipe, inputs[0], loaded, data, stage)
+        validation = Validation(loaded, *data.held, recipe) if any(data.held) else None
+        trainer = Trainer(recipe, loaded, objective, steps, stage, validation=validation, keeper=publisher)
+        trainer.train()
+    report = numbers_of(recipe, loaded, trainer, memory, data=data, plan=plan, base=inputs[0].resolve().name)
+    publisher.publish(trainer.at, trainer.best_step)
+    return Report(report, markdown(report))
 
 
-def make_plan(recipe: Recipe, data: Data, encoder: Any) -> Plan:
-    """Steps and batches of the whole run."""
-    per_step = recipe.batch_tokens // recipe.sequence_length
-    pad_id = encoder.eos_token_id
-    feed = Feed(data.examples, quotas(data.examples, recipe), recipe, pad_id)
-    exercises = copying(data.texts, recipe, encoder)
-    copy_feed = None
-    if exercises:
-        copy_feed = Feed(exercises, {exercises[0].group: float(len(exercises))}, recipe, pad_id)
-    copy_steps = -(-copy_feed.rows(1) // per_step) if copy_feed else 0
-    if recipe.max_tokens is not None:
-        copy_steps = min(copy_steps, recipe.copy_tokens // recipe.batch_tokens)
-        steps = max(copy_steps + 1, recipe.max_tokens // recipe.batch_tokens)
-    else:
-        steps = copy_steps + max(1, round(feed.rows(recipe.epochs) / per_step))
-    return Plan(copy_feed, feed, copy_steps, steps, per_step)
+def _read(recipe: Recipe, inputs: Sequence[Path], opened: models.Opened, stage: Stage) -> Data:
+    """The conversations, with everything about them that a user should know before hours of training."""
+    data = read(recipe, inputs[1:], opened.render)
+    before = read_earlier(inputs[0]).about
+    parts = [(about.get("test_part"), about.get("split_seed")) for about in (before, vars(recipe))]
+    if before.get("splits") and data.splits and parts[0] != parts[1]:
+        data.warnings.append("the base was tuned beside another test part: rows it was trained on may be tests now")
+    if recipe.validation_fraction and not any(data.held):
+        data.warnings.append("nothing is held out: validation_fraction is too small for so few documents")
+    for warning in all_warnings(data):
+        stage.log(f"warning: {warning}")
+    return data
 
 
-def _publish(recipe: Recipe, product: tuple[Any, Any], data: Data, extra: dict[str, Any], stage: Stage) -> None:
-    """Writes the model folder aside, then moves its files into the run folder (DONE comes after them)."""
-    aside = stage.partial / "published"
-    shutil.rmtree(aside, ignore_errors=True)
-    models.save(*product, aside, extra, recipe.save_dtype)
-    write_atomic(aside / DOCUMENTS, "".join(f"{key}\n" for key in data.documents))
-    publish_folder(aside, stage.out)
+def _of_pairs(feed: PairFeed) -> Data:
+    return Data([], feed.documents, [], feed.shortened, feed.left_out, [])
 
 
-def _tuned(recipe: Recipe, data: Data, end: Position) -> dict[str, Any]:
-    """What evaluation and people need to know of the tuning, for `rinsho.json`."""
-    return {
-        "answer_form": recipe.answer_form,
-        "prompt_form": recipe.prompt_form,
-        "split": recipe.split,
-        "splits": data.splits,
-        "tasks": sorted({example.group[0] for example in data.examples}),
-        "igakuqa_years": list(recipe.igakuqa_years),
-        "rows": len(data.examples),
-        "train_documents": DOCUMENTS,
-        "steps": end.step,
-        "seen_tokens": end.seen_tokens,
-        "sequence_length": recipe.sequence_length,
-        "seed": recipe.seed,
-    }
+def _objective(
+    recipe: Recipe, loaded: Loaded, data: Data, feed: PairFeed | None, stage: Stage
+) -> tuple[Plan | None, Objective, int]:
+    if feed is not None:
+        stage.log(f"{len(feed)} pairs, {feed.steps} steps")
+        return None, Preferences(recipe, loaded.model, feed, stage), feed.steps
+    plan = make_plan(recipe, data, loaded.render)
+    stage.log(f"{len(data.examples)} conversations, {plan.steps} steps, {plan.copy_steps} of them copying")
+    return plan, Supervised(recipe, loaded.model, plan), plan.steps
 
 
-def _numbers(recipe: Recipe, data: Data, plan: Plan, end: Position, model: Any) -> dict[str, Any]:
-    first_epoch = Counter(plan.tasks.examples[index].group[0] for index in plan.tasks.epoch(0))
-    by_task: dict[str, dict[str, int]] = {}
-    for example in data.examples:
-        row = by_task.setdefault(example.group[0], {"rows": 0, "tokens": 0, "learned_tokens": 0, "longest": 0})
-        row["rows"] += 1
-        row["tokens"] += len(example.ids)
-        row["learned_tokens"] += int(example.mask.sum())
-        row["longest"] = max(row["longest"], len(example.ids))
-    for task, row in by_task.items():
-        row["rows_per_epoch"] = first_epoch[task]
-    task_rows = (plan.steps - plan.copy_steps) * plan.rows_per_step
-    return {
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "steps": end.step,
-        "copy_steps": plan.copy_steps,
-        "epochs": round(task_rows / max(1, plan.tasks.rows(1)), 2),
-        "seen_tokens": end.seen_tokens,
-        "learned_tokens": end.learned_tokens,
-        "loss": end.loss,
-        "answer_form": recipe.answer_form,
-        "prompt_form": recipe.prompt_form,
-        "split": recipe.split,
-        "tasks": by_task,
-        "train_documents": len(data.documents),
-        "shortened": data.shortened,
-        "left_out": data.left_out,
-        "warnings": [warning for split in data.splits for warning in split["warnings"]],
-    }
+class _Publisher:
+    """Writes complete folders: of every step that was the best so far, and the product at the end."""
 
+    def __init__(self, recipe: Recipe, base: Path, loaded: Loaded, data: Data, stage: Stage) -> None:
+        self.recipe, self.base, self.loaded, self.data, self.stage = recipe, base, loaded, data, stage
+        self.earlier = read_earlier(base)
 
-def _markdown(numbers: dict[str, Any]) -> str:
-    facts = [
-        ("parameters", f"{numbers['parameters']:,}"),
-        ("steps (copying)", f"{numbers['steps']:,} ({numbers['copy_steps']:,})"),
-        ("epochs over the tasks", str(numbers["epochs"])),
-        ("seen / learned tokens", f"{numbers['seen_tokens']:,} / {numbers['learned_tokens']:,}"),
-        ("last loss", "-" if numbers["loss"] is None else f"{numbers['loss']:.4f} nats/token"),
-        ("prompts, answers", f"{numbers['prompt_form']}, {numbers['answer_form']}"),
-        ("split", numbers["split"]),
-        ("training documents", f"{numbers['train_documents']:,}"),
-        ("questions shortened / left out", f"{numbers['shortened']:,} / {numbers['left_out']:,}"),
-    ]
-    lines = ["# Fine-tuning", "", "| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in facts), ""]
-    lines += ["| task | rows | rows an epoch | tokens | learned | longest |", "| --- " + "| ---: " * 5 + "|"]
-    for task, row in sorted(numbers["tasks"].items()):
-        cells = (row["rows"], row["rows_per_epoch"], row["tokens"], row["learned_tokens"], row["longest"])
-        lines.append(f"| {task} | " + " | ".join(f"{cell:,}" for cell in cells) + " |")
-    lines += ["", *(f"- {warning}" for warning in numbers["warnings"])]
-    return "\n".join(lines).rstrip() + "\n"
+    def keep(self, at: Position) -> None:
+        """The model as it is now, whole, aside from the checkpoints."""
+        with atomic_folder(self._kept(at.step)) as folder:
+            self._save(folder, self.stage.out, at)
+
+    def forget_others(self, step: int) -> None:
+        """Drops all kept models but that of `step`."""
+        for folder in self.stage.partial.glob("best-*"):
+            if folder != self._kept(step):
+                shutil.rmtree(folder)
+
+    def publish(self, end: Position, best_step: int | None) -> None:
+        """The best model at the top of the run folder; the last one in `last/` where that is another."""
+        aside = self.stage.partial / "published"
+        shutil.rmtree(aside, ignore_errors=True)
+        if best_step is None or best_step == end.step:
+            self._save(aside, self.stage.out, end)
+        else:
+            with atomic_folder(self.stage.out / "last") as last:
+                self._save(last, self.stage.out / "last", end)
+            shutil.copytree(self._kept(best_step), aside)
+        publish_folder(aside, self.stage.out)
+
+    def _kept(self, step: int) -> Path:
+        return self.stage.partial / f"best-{step:08d}"
+
+    def _save(self, folder: Path, home: Path, at: Position) -> None:
+        extra = {
+            "stage": "finetune",
+            "base": models.base_facts(self.base),
+            "finetune": tuned(self.recipe, self.data, self.loaded, at, self.earlier),
+        }
+        models.save(self.loaded, folder, self.base, extra, self.recipe.save_dtype, home)
+        documents = sorted(self.earlier.documents.union(self.data.documents))
+        write_atomic(folder / DOCUMENTS, "".join(f"{key}\n" for key in documents))
