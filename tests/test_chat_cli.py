@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from rinsho.chat import TEMPLATE, Message
-from rinsho.chat_cli import NOTICE, _fitting, chat
+from rinsho.chat_cli import NOTICE, _asked, _fitting, chat
 from rinsho.errors import UserError
+from rinsho.prompting import read_template, template_of
 from toy_models import toy_folder
 
 
@@ -50,3 +53,24 @@ def test_a_base_model_is_refused_clearly(tmp_path: Path) -> None:
     folder = toy_folder(tmp_path / "base", chat=False)
     with pytest.raises(UserError, match=r"this is a base model.* rinsho finetune"):
         said(folder, "発熱\n")
+
+
+def test_questions_are_put_into_the_template_of_the_tuning(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the system turn before them, in every turn; said once."""
+    folder = shutil.copytree(model, tmp_path / "tuned")
+    template = read_template("alpaca").text | {"system": "短く答える。"}
+    filled = _asked(
+        [Message("user", "発熱"), Message("assistant", "咳"), Message("user", "痛")], template_of(template, "")
+    )
+    assert [turn.role for turn in filled] == ["system", "user", "assistant", "user"]
+    assert filled[1].content == read_template("alpaca").fill("発熱", "") and filled[2].content == "咳"
+    plain = said(folder, "発熱\n")
+    for text in (template, read_template("none").text):
+        (folder / "rinsho.json").write_text(json.dumps({"finetune": {"prompt_template": text}}))
+        capsys.readouterr()
+        answers = said(folder, "発熱\n咳\n")
+        told = capsys.readouterr().err.count("questions are put into the prompt template alpaca, as in its tuning")
+        assert told == (text is template)
+    assert answers[0] == plain[0]

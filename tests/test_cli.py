@@ -281,3 +281,56 @@ def test_a_raised_limit_continues_the_interrupted_stage(tmp_path):
     refused(rinsho("corpus", folder, "--out", tmp_path / "out"), "max_broken_fraction")
     again = rinsho("corpus", folder, "--out", tmp_path / "out", "--set", "corpus.max_broken_fraction=0.5")
     assert again.returncode == 0, again.stderr
+
+
+def test_an_adapter_is_set_in_parts_as_a_whole_or_not_at_all(tmp_path):
+    from rinsho.chain import resolve
+
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("finetune: {adapter: {rank: 16, target_modules: [q_proj]}}\n")
+
+    def adapter(*changes):
+        return resolve(recipe, changes, {"finetune": "rinsho.finetune"})[0]["finetune"].recipe.adapter
+
+    assert (adapter().method, adapter().rank, adapter().target_modules) == ("lora", 16, ("q_proj",))
+    assert adapter("finetune.adapter=null") is None
+    assert adapter("finetune.adapter.rank=4", "finetune.adapter.method=dora").rank == 4
+    whole = adapter("finetune.adapter={method: vera, options: {vera_dropout: 0.1}}")
+    assert (whole.method, whole.rank, whole.options) == ("vera", 8, {"vera_dropout": 0.1})
+    refused(rinsho("finetune", "x", "--set", "finetune.adapter.ranks=4"), "'adapter.ranks'", "did you mean 'rank'?")
+
+
+def test_help_of_finetune_tells_what_an_adapter_may_have():
+    from rinsho import finetune
+    from rinsho.cli_parser import _settings_help
+
+    lines = _settings_help("finetune", finetune).splitlines()
+    assert "  finetune.adapter (null, or the following)" in lines
+    assert any(line.startswith("  finetune.adapter.rank (int, 8)") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["finetune", "data"], ["inputs are missing", "MODEL DATA"]),
+        (["finetune", "data", "in", "in"], ["no tokenizer in here"]),
+        (["finetune", "data", "--recipe", "r.yaml"], ["no section 'finetune'"]),
+        (["adapter", "show", "in"], ["no complete adapter in here"]),
+        (["adapter", "merge", "in", "--out", "out", "--text", "empty"], ["no text in here"]),
+        (["chat", "in", "--adapter", "x"], ["NAME=FOLDER"]),
+        (["chat", "in", "--adapter", "x=in"], ["no complete adapter in here"]),
+    ],
+)
+def test_odd_commands_of_adapting_are_one_line_each(tmp_path, monkeypatch, capsys, words, parts):
+    from rinsho.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "empty").write_text("\n")
+    (tmp_path / "r.yaml").write_text("corpus: {}\n")
+    assert main(words) == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("rinsho: ") and errors.count("\n") == 1
+    for part in parts:
+        assert part in errors, errors
+    assert not (tmp_path / "out").exists() and not (tmp_path / "runs").exists()

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rinsho.chat import Message
+from rinsho.chat_template import has_chat
 from rinsho.errors import UserError
+from rinsho.model_folder import MANIFEST, read_manifest
+from rinsho.prompting import PromptTemplate, template_of
+
+if TYPE_CHECKING:
+    from rinsho.generate import Generator
 
 NOTICE = (
     "Research model, no medical device: never use its answers for diagnosis or treatment. /exit ends. "
     "研究用モデルです。医療機器ではなく、診断・治療には使えません。"
 )
 EXIT = "/exit"
+SWITCH = "/adapter"
+FIRST, GIVEN = "default", "given"  # PEFT's name of the adapter a model is opened with; ours of one called like it
 ANSWER_FRACTION = 0.5  # of the window, at most, that is kept free for the answer
 
 
@@ -23,31 +32,37 @@ def chat(
     max_new_tokens: int = 200,
     temperature: float = 0.0,
     *,
+    base: Path | None = None,
+    adapters: Mapping[str, Path] | None = None,
     seed: int = 1,
     stdin: TextIO | None = None,
     stdout: TextIO | None = None,
 ) -> None:
     """Reads a line, streams the answer, until /exit or the end of the input. Nothing is written to disk.
 
-    Turns that no longer fit into the model's window are forgotten, oldest first.
+    Each question is put into the prompt template that the model was tuned with, as `rinsho.json` has it.
+    Turns that no longer fit into the model's window are forgotten, oldest first. With several adapters,
+    `/adapter NAME` lets another one answer from then on; the conversation goes on.
+
+    Args:
+        model: a model folder, an adapter's folder, or the base of `adapters`.
+        max_new_tokens: room for an answer, at most half of the window.
+        temperature: 0 takes the likeliest token each time.
+        base: of an adapter; None takes the recorded one.
+        adapters: name -> folder; the first one answers first.
+        seed: of the draws.
+        stdin: another stream than the process's own.
+        stdout: likewise.
 
     Raises:
-        UserError: not a model folder, or a base model.
+        UserError: not a model folder, a base model, or an adapter of another base.
     """
-    from rinsho.generate import Generator
-
     lines, target = stdin or _standard_input(), stdout or sys.stdout
-    generator = Generator(model)
-    try:
-        generator.prompt([Message("user", "")])  # a base model has no chat tokens: said before the first question
-    except UserError:
-        raise UserError(
-            "this is a base model, which continues texts and answers no questions",
-            where=model,
-            expected="a folder of rinsho finetune, or another instruct model",
-            todo=f"finetune it first: rinsho finetune {model} DATA --out FOLDER",
-        ) from None
-    print(NOTICE, file=sys.stderr, flush=True)
+    voices = Voices(model, base, adapters or {})
+    for said in (NOTICE, *voices.notes, voices.about_template):
+        if said:
+            print(said, file=sys.stderr, flush=True)
+    generator = voices.generator
     room = min(max_new_tokens, int(generator.window * ANSWER_FRACTION))
     history: list[Message] = []
     while True:
@@ -59,7 +74,11 @@ def chat(
             return
         if not text:
             continue
-        prompt = _fitting(generator, history, Message("user", text), generator.window - room)
+        if text.split()[0] == SWITCH:
+            print(voices.switch(text[len(SWITCH) :].strip()), file=sys.stderr, flush=True)
+            generator = voices.generator
+            continue
+        prompt = _fitting(generator, history, Message("user", text), generator.window - room, voices.template)
         answer = ""
         try:
             for piece in generator.stream(prompt, room, temperature=temperature, seed=seed + len(history)):
@@ -71,16 +90,139 @@ def chat(
         history += [Message("user", text), Message("assistant", answer)]
 
 
-def _fitting(generator: object, history: list[Message], question: Message, size: int) -> list[int]:
+class Voices:
+    """What answers: one model folder, or several adapters that share the weights of one base.
+
+    Raises:
+        UserError: as `chat`.
+    """
+
+    def __init__(self, model: Path, base: Path | None, adapters: Mapping[str, Path]) -> None:
+        from rinsho.adapters import is_adapter
+        from rinsho.generate import Generator
+        from rinsho.generate.loading import load_model, load_tokenizer
+
+        if base is not None and not is_adapter(model):
+            raise UserError("--base is for adapters", where=model, expected="an adapter's folder", todo="leave it out")
+        self.peft_names: dict[str, str] = {}
+        self.notes: list[str] = []
+        if adapters:
+            self._generators = self._open(model, base, adapters)
+        else:
+            opened = Generator.of(load_model(model, base=base), load_tokenizer(model, base), where=model)
+            self._generators = {"": opened}
+        for generator in self._generators.values():
+            _check_chat(generator)
+        self._templates = {name: _template(Path(given.where)) for name, given in self._generators.items()}
+        self.name = next(iter(self._generators))
+        if self.peft_names:
+            self.generator.model.set_adapter(self.peft_names[self.name])
+
+    @property
+    def generator(self) -> Generator:
+        """The one that answers now."""
+        return self._generators[self.name]
+
+    @property
+    def template(self) -> PromptTemplate | None:
+        """What questions to it are put into; None: as they are."""
+        return self._templates[self.name]
+
+    @property
+    def about_template(self) -> str:
+        """What to tell the user of the template; empty without one."""
+        if self.template is None:
+            return ""
+        return f"questions are put into the prompt template {self.template.name}, as in its tuning"
+
+    def switch(self, name: str) -> str:
+        """Lets the adapter of this name answer from now on; returns what to tell the user."""
+        if not self.peft_names:
+            return "no adapters here: rinsho chat BASE --adapter NAME=FOLDER --adapter NAME=FOLDER"
+        if name not in self.peft_names:
+            unknown = f"no adapter {name}; " if name else ""
+            return f"{unknown}adapters: {', '.join(self.peft_names)}; now {self.name}"
+        self.name = name
+        self.generator.model.set_adapter(self.peft_names[name])
+        return f"now {name}" + (f"; {self.about_template}" if self.template else "")
+
+    def _open(self, model: Path, base: Path | None, adapters: Mapping[str, Path]) -> dict[str, Generator]:
+        from rinsho.adapters import add_adapters, find_base, is_adapter, new_rows
+        from rinsho.generate import Generator
+        from rinsho.generate.loading import load_adapter, load_tokenizer
+
+        if is_adapter(model):
+            folders, base = {FIRST: model, **adapters}, find_base(model, base)
+        else:
+            folders, base = dict(adapters), model
+        opened = max(folders, key=lambda name: new_rows(folders[name]))  # the others find its rows there
+        shared = load_adapter(folders[opened], base)
+        self.peft_names = {name: FIRST if name == opened else GIVEN if name == FIRST else name for name in folders}
+        add_adapters(shared, {self.peft_names[name]: folders[name] for name in folders if name != opened})
+        self.notes = _other_forms(shared, {name: folders[name] for name in folders if name != opened})
+        return {
+            name: Generator.of(shared, load_tokenizer(folder, base), where=folder) for name, folder in folders.items()
+        }
+
+
+def _other_forms(model: Any, folders: Mapping[str, Path]) -> list[str]:
+    """A line for each adapter that was trained on another form of the base than the one that is open."""
+    from rinsho.bases import number_form
+
+    here = number_form(model)
+    lines = []
+    for name, folder in folders.items():
+        manifest = read_manifest(folder)
+        trained = manifest.get("quantization", "none"), manifest.get("base_dtype", here[1])
+        if trained != here:
+            same = trained[0] == here[0] != "none"
+            forms = [f"{bits} with {dtype}" if same else dtype if bits == "none" else bits
+                     for bits, dtype in (trained, here)]  # fmt: skip
+            lines.append(f"{name} was trained on {forms[0]}, answers here on {forms[1]}")
+    return lines
+
+
+def _template(folder: Path) -> PromptTemplate | None:
+    """The prompt template a model was tuned with; None where there was none."""
+    tuned = read_manifest(folder).get("finetune")
+    text = tuned.get("prompt_template") if isinstance(tuned, dict) else None
+    template = template_of(text, folder / MANIFEST) if text else None
+    return None if template is None or template.name == "none" else template
+
+
+def _check_chat(generator: Generator) -> None:
+    if not has_chat(generator.tokenizer):  # said before the first question
+        raise UserError(
+            "this is a base model, which continues texts and answers no questions",
+            where=generator.where,
+            expected="a folder of rinsho finetune, or another instruct model",
+            todo=f"finetune it first: rinsho finetune {generator.where} DATA --out FOLDER",
+        )
+    generator.prompt([Message("user", "")])
+
+
+def _fitting(
+    generator: object, history: list[Message], question: Message, size: int, template: PromptTemplate | None = None
+) -> list[int]:
     """The prompt of the question with as much history as fits; a question that is too long loses its middle."""
     from rinsho.generate import Generator, shorten
 
     assert isinstance(generator, Generator)
     while True:
-        prompt = generator.prompt([*history, question])
+        prompt = generator.prompt(_asked([*history, question], template))
         if len(prompt) <= size or not history:
             return shorten(prompt, size)
         del history[:2]
+
+
+def _asked(messages: list[Message], template: PromptTemplate | None) -> list[Message]:
+    """The conversation with each question in the template, behind its system turn if it has one."""
+    if template is None:
+        return messages
+    *system, _ = template.turns("", "")
+    return system + [
+        Message("user", template.fill(turn.content, "")) if turn.role == "user" else turn for turn in messages
+    ]
 
 
 def _standard_input() -> TextIO:

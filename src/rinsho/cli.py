@@ -10,7 +10,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,45 +70,73 @@ def _dispatch(options: argparse.Namespace) -> int:
         return _step(options)
     if options.command == "all":
         return _all(options)
-    if options.command == "report":
-        from rinsho.report import write_report
-
-        print(write_report(options.run))
-    elif options.command == "chat":
-        from rinsho.chat_cli import chat
-
-        chat(options.model, max_new_tokens=options.max_new_tokens, temperature=options.temperature)
-    elif options.command == "corpus inspect":
-        from rinsho.corpus.report.inspect import inspect
-
-        print(inspect(options.run, reason=options.reason, count=options.count, seed=options.seed, full=options.full))
-    elif options.command == "corpus report":
-        print(_corpus_report(options))
-    elif options.command == "tokenizer measure":
-        print(_measure(options))
-    elif options.command == "model describe":
-        from rinsho.describe import describe
-
-        print(
-            describe(
-                options.target,
-                overrides=options.overrides,
-                rooms=_rooms(),
-                vocab_size=options.vocab_size,
-                gpus=options.gpus,
-                gpu=options.gpu,
-                tokens=options.tokens,
-            )
-        )
-    elif options.command == "curves":
-        from rinsho.curves_cli import curves
-
-        print(curves(options.runs, options.out, options.to, options.follow))
-    else:
-        from rinsho.doctor import doctor
-
-        print(doctor(options.model))
+    said = _SAYING[options.command](options)
+    if said is not None:
+        print(said)
     return 0
+
+
+def _report(options: argparse.Namespace) -> str:
+    from rinsho.report import write_report
+
+    return str(write_report(options.run))
+
+
+def _chat(options: argparse.Namespace) -> None:
+    from rinsho import chain
+    from rinsho.chat_cli import chat
+
+    chat(
+        options.model,
+        max_new_tokens=options.max_new_tokens,
+        temperature=options.temperature,
+        base=options.base,
+        adapters=chain.given_folders(options.adapters),
+    )
+
+
+def _finetune_data(options: argparse.Namespace) -> str:
+    from rinsho import chain
+    from rinsho.finetune.show import show
+
+    rooms = {"finetune": STAGES["finetune"][0]} if options.recipe is None else _rooms()
+    plans, name = chain.resolve(options.recipe, options.overrides, rooms)
+    if "finetune" not in plans:
+        raise UserError("the recipe has no section 'finetune'", where=options.recipe, expected=", ".join(plans))
+    plan = plans["finetune"]
+    recipe: Any = plan.recipe
+    color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    return show(recipe, options.inputs or plan.inputs(Path("runs") / name, {}), options.show, color)
+
+
+def _merge(options: argparse.Namespace) -> str:
+    from rinsho.adapter_merge import merge
+
+    prompts = _prompts(options.text) if options.text else []
+    return merge(options.adapter, options.out, options.base, options.dtype, prompts).markdown
+
+
+def _adapter(options: argparse.Namespace) -> str:
+    from rinsho.adapters import show
+
+    return show(options.adapter, options.base)
+
+
+def _prompts(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise UserError("not UTF-8", where=path, expected="a text file, a prompt a line") from None
+    prompts = [line for line in lines if line.strip()]
+    if not prompts:
+        raise UserError("no text in here", where=path, expected="a text file, a prompt a line")
+    return prompts
+
+
+def _inspect(options: argparse.Namespace) -> str:
+    from rinsho.corpus.report.inspect import inspect
+
+    return inspect(options.run, reason=options.reason, count=options.count, seed=options.seed, full=options.full)
 
 
 def _corpus_report(options: argparse.Namespace) -> str:
@@ -134,6 +162,32 @@ def _measure(options: argparse.Namespace) -> str:
         limit_mb=options.limit_mb,
         out=options.out,
     ).markdown
+
+
+def _describe(options: argparse.Namespace) -> str:
+    from rinsho.describe import describe
+
+    return describe(
+        options.target,
+        overrides=options.overrides,
+        rooms=_rooms(),
+        vocab_size=options.vocab_size,
+        gpus=options.gpus,
+        gpu=options.gpu,
+        tokens=options.tokens,
+    )
+
+
+def _curves(options: argparse.Namespace) -> str:
+    from rinsho.curves_cli import curves
+
+    return str(curves(options.runs, options.out, options.to, options.follow))
+
+
+def _doctor(options: argparse.Namespace) -> str:
+    from rinsho.doctor import doctor
+
+    return doctor(options.model)
 
 
 def _step(options: argparse.Namespace) -> int:
@@ -220,3 +274,19 @@ def _dry_run(plans: Any, inputs: Any, run: Path) -> int:
 
 def _rooms() -> dict[str, str]:
     return {stage: module for stage, (module, _, _) in STAGES.items()}
+
+
+# actions -> what they print
+_SAYING: dict[str, Callable[[argparse.Namespace], str | None]] = {
+    "report": _report,
+    "chat": _chat,
+    "model describe": _describe,
+    "curves": _curves,
+    "doctor": _doctor,
+    "corpus inspect": _inspect,
+    "corpus report": _corpus_report,
+    "tokenizer measure": _measure,
+    "finetune data": _finetune_data,
+    "adapter show": _adapter,
+    "adapter merge": _merge,
+}

@@ -18,13 +18,16 @@ STAGES = {
     "quality": ("rinsho.quality", "CORPUS", "the documents a classifier takes for good, and what it dropped"),
     "tokenizer": ("rinsho.tokenizer", "CORPUS... [LEXICON.csv...]", "a tokenizer folder (MeCab + Unigram)"),
     "pretrain": ("rinsho.pretrain", "TOKENIZER CORPUS...", "a base model folder"),
-    "finetune": ("rinsho.finetune", "MODEL DATA...", "an instruct model folder"),
+    "finetune": ("rinsho.finetune", "MODEL DATA...", "an instruct model folder, or an adapter"),
     "evaluate": ("rinsho.evaluate", "MODEL DATA...", "answers, scores with chance level and 95 % interval"),
 }
 ACTIONS = {
     "all": "run the stages of a recipe in order, skipping what is finished",
     "report": "write report.html of a run folder (`all` does it at its end)",
-    "chat": "talk to a model folder",
+    "chat": "talk to a model folder, or to adapters on one base",
+    "finetune data": "what data sets hold for a model: rows, lengths, mixture, steps, rendered examples; prints text",
+    "adapter show": "what an adapter is: method, size, its base and whether that is the given one",
+    "adapter merge": "an adapter and its base as one plain model folder, with the largest change of a logit",
     "model describe": "parameters, FLOPs, memory while training, key/value cache of a recipe, preset or model folder",
     "curves": "the curves of training runs: a page, a picture, a table, or the files of TensorBoard and W&B",
     "doctor": "what is installed, what this machine can do, what is missing for which command",
@@ -85,10 +88,16 @@ def _add_actions(commands: Any) -> None:
     _common(everything, "run folder (default: runs/<recipe name>)")
     _add_corpus_actions(commands)
     _add_model_actions(commands)
+    _add_finetune_actions(commands)
     report = commands.add_parser("report", help=ACTIONS["report"], description=ACTIONS["report"])
     report.add_argument("run", type=Path, metavar="RUN")
     chat = commands.add_parser("chat", help=ACTIONS["chat"], description=ACTIONS["chat"])
     chat.add_argument("model", type=Path, metavar="MODEL")
+    chat.add_argument("--base", type=Path, metavar="BASE", help="the base of an adapter (default: the recorded one)")
+    chat.add_argument(
+        "--adapter", dest="adapters", action="append", default=[], metavar="NAME=FOLDER",
+        help="an adapter on MODEL; may be repeated: /adapter NAME switches in the conversation",
+    )  # fmt: skip
     chat.add_argument("--max-new-tokens", type=_positive, default=200, help="room for an answer, in tokens")
     chat.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest token each time")
     doctor = commands.add_parser("doctor", help=ACTIONS["doctor"], description=ACTIONS["doctor"])
@@ -132,6 +141,32 @@ def _add_model_actions(commands: Any) -> None:
     forms = ("page", "png", "csv", "tensorboard", "wandb")
     curves.add_argument("--to", choices=forms, default="page", help="what to write (page)")
     curves.add_argument("--follow", action="store_true", help="go on until the runs are done")
+
+
+def _add_finetune_actions(commands: Any) -> None:
+    about = ACTIONS["finetune data"]
+    data = commands.add_parser("finetune data", help=about, description=f"{about}. Nothing is written or trained.")
+    data.add_argument(
+        "inputs", nargs="*", type=Path, metavar="INPUT", help="MODEL DATA...; of the model its tokenizer is enough"
+    )
+    data.add_argument("--recipe", type=Path, metavar="FILE", help="YAML recipe; without it the defaults hold")
+    data.add_argument(
+        "--set", dest="overrides", action="append", default=[], metavar="finetune.KEY=VALUE",
+        help="change one setting; may be repeated",
+    )  # fmt: skip
+    data.add_argument("--show", type=_count, default=1, metavar="N", help="rendered examples of each task (1)")
+    about = ACTIONS["adapter show"]
+    show = commands.add_parser("adapter show", help=about, description=about)
+    about = ACTIONS["adapter merge"]
+    merge = commands.add_parser("adapter merge", help=about, description=about)
+    for command in (show, merge):
+        command.add_argument("adapter", type=Path, metavar="ADAPTER", help="a folder of rinsho finetune")
+        command.add_argument("--base", type=Path, metavar="BASE", help="its base model (default: the recorded one)")
+    merge.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the model folder that is written")
+    merge.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="number form of the weights (float32)"
+    )
+    merge.add_argument("--text", type=Path, metavar="FILE", help="lines to compare logits on (default: invented ones)")
 
 
 def _add_tokenizer_actions(commands: Any, arguments: Sequence[str]) -> None:
@@ -193,6 +228,10 @@ def _positive(text: str) -> int:
     return number
 
 
+def _count(text: str) -> int:
+    return 0 if text == "0" else _positive(text)
+
+
 def _wants_help(arguments: Sequence[str]) -> bool:
     return "-h" in arguments or "--help" in arguments
 
@@ -220,10 +259,12 @@ def _field_lines(prefix: str, settings: Any) -> list[str]:
     for key, field in settings.model_fields.items():
         kind = _kind(field.annotation)
         inner = next((part for part in get_args(field.annotation) if hasattr(part, "model_fields")), None)
-        if inner is not None:  # a tuple of settings, or settings by name
-            named = get_origin(field.annotation) is dict
-            lines += [f"  {prefix}.{key} ({'by name' if named else 'list of'} the following)"]
-            lines += [f"      {field.description}", *_field_lines(f"{prefix}.{key}{'.NAME' if named else '[]'}", inner)]
+        if inner is not None:  # a tuple of settings, settings by name, or settings that may be left out
+            few, ending = {"dict": ("by name", ".NAME"), "tuple": ("list of", "[]")}.get(
+                getattr(get_origin(field.annotation), "__name__", ""), ("null, or", "")
+            )
+            lines += [f"  {prefix}.{key} ({few} the following)"]
+            lines += [f"      {field.description}", *_field_lines(f"{prefix}.{key}{ending}", inner)]
             continue
         nested = hasattr(field.annotation, "model_fields")
         default = "required" if field.is_required() else repr(field.get_default(call_default_factory=True))
