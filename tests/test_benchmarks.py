@@ -141,3 +141,54 @@ def test_card_benchmark_runs_to_the_end_at_toy_sizes(tmp_path):
     losses = [row["first_loss"] for row in rows.values() if "first_loss" in row]
     assert max(losses) - min(losses) < 0.01  # the Trainer's, too
     assert "| Muon | 4 |" in (tmp_path / "report.md").read_text()
+
+
+def _variant_row(variant, **more):
+    same = {"trained": 10, "parameters": 100, "last_loss": 2.0, "predicted": 1.0, "measured": 1.5, "seconds": 0.1}
+    return {"variant": variant, **same, "speed": 1000.0, **more}
+
+
+def test_a_variant_is_compared_with_its_own_reference():
+    finetune = _script("finetune")
+    whole, lora, rounded = (
+        finetune.Variant(name, {}, beside) for name, beside in (("a", None), ("b", None), ("c", "b"))
+    )
+    rows = [_variant_row(whole, loss=1.0), _variant_row(lora, loss=2.0), _variant_row(rounded, loss=2.1, merge=2e-3)]
+    lines = finetune.variant_tables([*rows, {"variant": finetune.Variant("d", {}, "c"), "error": "no memory"}])
+    by_name = {line.split(" | ")[0].strip("| "): line for line in lines if line.startswith("| ")}
+    assert "| +5.00% |" in by_name["c"] and "2.0e-03" in by_name["c"]  # 2.1 beside 2.0
+    assert "%" not in by_name["b"].split("10.00%")[1]
+    assert "- d: no memory" in lines
+
+
+def test_scores_of_the_splits_stand_side_by_side():
+    finetune = _script("finetune")
+    row = {"task": "smdis", "metric": "accuracy", "n": 100, "score": 0.9, "interval": [0.8, 0.95], "chance": 0.5}
+    row |= {"above_chance": True, "baselines": {"majority": 0.5}, "leaked": {"n": 99, "score": 0.91}, "clean": None}
+    strict = row | {"score": 0.6, "interval": [0.45, 0.7], "above_chance": False, "leaked": None}
+    found = {
+        "row": {"scores": [row], "leakage": [{"task": "smdis", "share": 0.99}]},
+        "document": {"scores": [strict], "leakage": [{"task": "smdis", "share": 0.0}]},
+    }
+    line = next(line for line in finetune.split_table(found) if line.startswith("| smdis"))
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[:4] == ["smdis", "accuracy", "100", "0.500"]
+    assert cells[4:8] == ["majority 0.500", "**0.900 (0.800–0.950)**", "99%", "0.910 / -"]
+    assert cells[8:] == ["majority 0.500", "0.600 (0.450–0.700)", "0%", "- / -"]
+
+
+@pytest.mark.slow
+def test_adapter_benchmark_of_the_card_runs_to_the_end_at_toy_sizes(tmp_path):
+    names = ["LoRA 16 bit", "LoRA int8", "LoRA nf4, checkpointing"]
+    missing = [name for name in ("peft", "bitsandbytes") if importlib.util.find_spec(name) is None]
+    if missing:
+        pytest.skip(f"needs {missing}")
+    command = [sys.executable, str(BENCHMARKS / "finetune_gpu.py"), "--dry", "--out", str(tmp_path), "--only", *names]
+    path = os.pathsep.join([str(BENCHMARKS.parent / "src"), os.environ.get("PYTHONPATH", "")])
+    subprocess.run(command, check=True, timeout=400, env={**os.environ, "PYTHONPATH": path})
+    rows = {row["name"]: row for row in map(json.loads, (tmp_path / "results.jsonl").read_text().splitlines())}
+    assert [name for name, row in rows.items() if "error" in row] == []
+    assert list(rows) == ["build", *names]
+    losses = [rows[name]["losses"][0] for name in names]
+    assert max(losses) - min(losses) < 0.01  # random weights: near log of the vocabulary, rounded or not
+    assert losses[0] == pytest.approx(math.log(320), abs=0.1)
