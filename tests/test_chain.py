@@ -62,6 +62,7 @@ def test_second_run_skips_every_stage(whole):
     assert text.count("unchanged, skipped") == len(STAGES)
 
 
+@pytest.mark.slow
 def test_killed_in_every_stage_the_products_are_the_same(whole, tmp_path):
     recipe = write_recipe(tmp_path)
     interrupted = [stage for stage in STAGES if kill_while_working(recipe, tmp_path / "run", stage)]

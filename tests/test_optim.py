@@ -72,6 +72,25 @@ def test_norm_gains_do_not_decay():
         torch.testing.assert_close(parameter.detach(), before[name] * factor)
 
 
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_a_parameter_that_is_a_multiple_moves_by_the_multiple(kind):
+    """s times E under rate s is s times E under rate 1 after any steps (epsilon aside, gradients being 1/s)."""
+    plain, multiple = parameters(), parameters()
+    name, scale = "model.embed_tokens.weight", 6.0
+    multiple[name] = torch.nn.Parameter(plain[name].detach() * scale)
+    first = make_optimizer(plain.items(), kind, learning_rate=1e-2, weight_decay=0.5)
+    second = make_optimizer(multiple.items(), kind, learning_rate=1e-2, weight_decay=0.5, rates={name: scale})
+    for step in range(4):
+        give_gradients(plain, step)
+        give_gradients(multiple, step)
+        multiple[name].grad /= scale
+        first.step(1.0 - step / 6)
+        second.step(1.0 - step / 6)
+    torch.testing.assert_close(multiple[name].detach(), plain[name].detach() * scale)
+    for other in plain.keys() - {name}:
+        assert torch.equal(plain[other], multiple[other])
+
+
 @pytest.mark.parametrize("max_norm", [1.0, 1e6])
 def test_clipping_is_the_one_in_torch(max_norm):
     mine, theirs = parameters(), parameters()

@@ -38,6 +38,7 @@ def stand_in(monkeypatch):
     monkeypatch.setattr("rinsho.pretrain.work.load_tokenizer", lambda _: (toy.Letters(), "letters"))
 
 
+@pytest.mark.slow
 def test_killed_at_every_kind_of_moment_the_products_are_the_same(finished, tmp_path):
     folder, products = finished
     moments = ["encode", "step:2", "step:5", "save:6", "publish"]
