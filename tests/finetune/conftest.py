@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,24 @@ def recipe() -> Recipe:
         max_tokens=6 * 512, copy_tokens=512, sequence_length=128, batch_tokens=512, dtype="fp32", threads=1,
         save_every_steps=2, log_every_steps=1, warmup_steps=2, residual_dropout=0.1, neftune_alpha=5.0,
     )  # fmt: skip
+
+
+@pytest.fixture
+def interrupted_at_5(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`run` that is interrupted, as by Ctrl-C, when the sixth step is about to begin; later runs are not."""
+    from rinsho.finetune import run
+    from rinsho.finetune.loop import Trainer
+
+    step = Trainer.step
+
+    def stops(self: Trainer) -> None:
+        if self.at.step == 5:
+            raise KeyboardInterrupt
+        step(self)
+
+    def begin(recipe: Recipe, inputs: list[Path], out: Path) -> None:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Trainer, "step", stops)
+            run(recipe, inputs, out)
+
+    return begin

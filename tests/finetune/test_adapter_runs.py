@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -58,21 +59,9 @@ def test_the_rows_of_the_chat_tokens_are_learned_as_fast_as_unfolded_ones(tuned:
 
 
 def test_stop_and_resume_give_the_same_adapter(
-    tuned: Path, base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tuned: Path, base: Path, data: Path, tmp_path: Path, interrupted_at_5: Callable[..., None]
 ) -> None:
-    from rinsho.finetune.loop import Trainer
-
-    step = Trainer.step
-
-    def stops(self: Trainer) -> None:
-        if self.at.step == 5:
-            raise KeyboardInterrupt
-        step(self)
-
-    monkeypatch.setattr(Trainer, "step", stops)
-    with pytest.raises(KeyboardInterrupt):
-        run(small(), [base, data], tmp_path / "out")
-    monkeypatch.undo()
+    interrupted_at_5(small(), [base, data], tmp_path / "out")
     run(small(), [base, data], tmp_path / "out")
     assert (tmp_path / "out" / PRODUCTS[0]).read_bytes() == (tuned / PRODUCTS[0]).read_bytes()
 

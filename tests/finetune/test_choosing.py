@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -68,21 +69,9 @@ def test_held_out_documents_are_not_trained_on(base: Path, data: Path) -> None:
 
 
 def test_stopped_in_the_middle_the_choice_is_the_same(
-    chosen: Path, base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    chosen: Path, base: Path, data: Path, tmp_path: Path, interrupted_at_5: Callable[..., None]
 ) -> None:
-    from rinsho.finetune.loop import Trainer
-
-    step = Trainer.step
-
-    def stops(self: Trainer) -> None:
-        if self.at.step == 5:
-            raise KeyboardInterrupt
-        step(self)
-
-    monkeypatch.setattr(Trainer, "step", stops)
-    with pytest.raises(KeyboardInterrupt):
-        run(small(), [base, data], tmp_path / "out")
-    monkeypatch.undo()
+    interrupted_at_5(small(), [base, data], tmp_path / "out")
     run(small(), [base, data], tmp_path / "out")
     assert files(tmp_path / "out") == files(chosen)
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -142,21 +143,9 @@ def test_new_rows_start_near_the_others(base: Path) -> None:
 
 
 def test_stop_and_resume_give_the_same_bytes(
-    tuned: Path, base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tuned: Path, base: Path, data: Path, tmp_path: Path, interrupted_at_5: Callable[..., None]
 ) -> None:
-    from rinsho.finetune.loop import Trainer
-
-    step = Trainer.step
-
-    def stops(self: Trainer) -> None:
-        if self.at.step == 5:
-            raise KeyboardInterrupt
-        step(self)
-
-    monkeypatch.setattr(Trainer, "step", stops)
-    with pytest.raises(KeyboardInterrupt):
-        run(small(), [base, data], tmp_path / "out")
-    monkeypatch.undo()
+    interrupted_at_5(small(), [base, data], tmp_path / "out")
     assert (tmp_path / "out/partial/checkpoints/step-00000004").is_dir()
     run(small(), [base, data], tmp_path / "out")
     assert products(tmp_path / "out") == products(tuned)
