@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rinsho.finetune import Recipe, optimizer_kind
+from rinsho.finetune.checks import UNUSED
 from rinsho.finetune.inputs import DOCUMENTS, Earlier
 from rinsho.prompting import read_template
 
@@ -76,8 +77,10 @@ def settings_line(recipe: Recipe) -> str:
         parts.append(f"template {Path(recipe.prompt_template).name}")
     if recipe.adapter is not None:
         adapter = recipe.adapter
-        where = adapter.target_modules if adapter.target_modules == "all-linear" else ", ".join(adapter.target_modules)
-        parts.append(f"{adapter.method}, rank {adapter.rank}, alpha {adapter.alpha:g}, on {where}")
+        places = adapter.target_modules if adapter.target_modules == "all-linear" else ", ".join(adapter.target_modules)
+        told = {"rank": f"rank {adapter.rank}", "alpha": f"alpha {adapter.alpha:g}", "target_modules": f"on {places}"}
+        unused = UNUSED.get(adapter.method, set())
+        parts.append(", ".join([adapter.method, *(text for name, text in told.items() if name not in unused)]))
     return "; ".join(parts)
 
 

@@ -33,7 +33,8 @@ def work(recipe: Recipe, inputs: Sequence[Path], stage: Stage) -> Report:
     opened = models.open_tokenizer(inputs[0], recipe)
     dpo = recipe.objective == "dpo"
     feed = read_feed(recipe, sort_data(inputs[1:])[1], opened.render) if dpo else None
-    data = _of_pairs(feed) if feed else _read(recipe, inputs, opened, stage)  # before the model: mistakes show at once
+    # before the model is loaded, so that mistakes in the data show at once
+    data = _read(recipe, inputs, opened, stage) if feed is None else _of_pairs(feed)
     loaded = models.load(inputs[0], recipe, device, opened)
     if recipe.residual_dropout and loaded.kind != "ours":
         where = "finetune.residual_dropout"
