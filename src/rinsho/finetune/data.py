@@ -118,6 +118,7 @@ def _without_test_texts(
     asked = [text for item in tests for text in passages(item) if len(normalised(text)) >= QUOTED_CHARACTERS]
     rows = [("igakuqa", item.id, item.question) for item in exams]
     rows += [(row.source, row.id, text) for row in conversations for text in texts(row)]
+    rows = [row for row in rows if len(normalised(row[2])) >= QUOTED_CHARACTERS]
     near = near_duplicates([text for _, _, text in rows], asked)
     gone = {name: source for (source, name, _), place in zip(rows, near, strict=True) if place is not None}
     for source, count in sorted(Counter(gone.values()).items()):
