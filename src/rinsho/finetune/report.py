@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,7 +140,9 @@ def numbers_of(
 
 def rows_by_task(data: Data, plan: Plan) -> dict[str, dict[str, int]]:
     """Rows, tokens and lengths of every task."""
-    first_epoch = Counter(plan.tasks.examples[index].group[0] for index in plan.tasks.epoch(0))
+    quotas: dict[str, float] = {}
+    for group, rows in plan.tasks.quotas.items():
+        quotas[group[0]] = quotas.get(group[0], 0.0) + rows
     by_task: dict[str, dict[str, int]] = {}
     for example in data.examples:
         row = by_task.setdefault(example.group[0], {"rows": 0, "tokens": 0, "learned_tokens": 0, "longest": 0})
@@ -150,7 +151,7 @@ def rows_by_task(data: Data, plan: Plan) -> dict[str, dict[str, int]]:
         row["learned_tokens"] += int(example.mask[1:].sum())  # nothing predicts the first token
         row["longest"] = max(row["longest"], len(example.ids))
     for task, row in by_task.items():
-        row["rows_per_epoch"] = first_epoch[task]
+        row["rows_per_epoch"] = round(quotas[task])
     return by_task
 
 
