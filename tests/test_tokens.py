@@ -204,10 +204,10 @@ def test_packed_conversations_learn_only_what_the_mask_says():
     examples = [([1, 5, 6, 7, 2], [0, 0, 0, 1, 1]), ([1, 8, 2], [0, 1, 1]), (list(range(10, 40)), [0] * 20 + [1] * 10)]
     packed = pack_examples(examples, 12, pad_id=2)
     assert packed.cut == 1
-    batch = packed.batch(range(len(packed)))
+    batch = packed.rows
     labels = batch.shift_labels[batch.shift_labels != IGNORED].tolist()
     assert sorted(labels) == sorted([7, 2, 8, 2, *range(30, 40)])
-    row = next(row for row in range(len(packed)) if 5 in batch.input_ids[row])
+    row = next(row for row in range(len(batch.input_ids)) if 5 in batch.input_ids[row])
     place = batch.input_ids[row].tolist().index(5)
     assert batch.shift_labels[row, place - 1 : place + 3].tolist() == [IGNORED, IGNORED, 7, 2]
     assert batch.position_ids[row, place - 1] == 0

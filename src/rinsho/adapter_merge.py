@@ -12,12 +12,11 @@ from rinsho import adapters, bases
 from rinsho.errors import UserError
 from rinsho.files import atomic_folder, file_hash, write_atomic
 from rinsho.generate.loading import load_tokenizer
-from rinsho.model_folder import EMBEDDING, HEAD, MANIFEST, read_manifest
+from rinsho.model_folder import DOCUMENTS, EMBEDDING, HEAD, MANIFEST, read_manifest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-DOCUMENTS = "train_documents.txt"  # what evaluation reads beside a tuned model
 RANDOM_PROMPTS, PROMPT_TOKENS, SEED = 4, 64, 1
 MAX_TEXTS = 64  # all logits are kept until they are compared
 TOLERANCE = 1e-3  # of the logits' spread; merging in float32 stays a hundred times below it

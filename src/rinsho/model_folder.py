@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rinsho.modeling import RinshoForCausalLM
 
 MANIFEST, WEIGHTS = "rinsho.json", "model.safetensors"
+DOCUMENTS = "train_documents.txt"  # of a tuned model: a key (`rinsho.overlap`) a line of what it was tuned on
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 

@@ -27,10 +27,7 @@ from rinsho.files import atomic_file, atomic_folder, file_hash, quick_hash, writ
 from rinsho.progress import Progress, duration
 from rinsho.recipe import Settings, load, to_yaml
 
-__all__ = [
-    "Report", "Stage", "atomic_file", "atomic_folder", "peak_memory_gib", "perform", "read_done", "read_metrics",
-    "write_atomic",
-]  # fmt: skip
+__all__ = ["Report", "Stage", "atomic_file", "atomic_folder", "perform", "read_done", "read_metrics", "write_atomic"]
 
 DONE = "DONE"
 NOT_PRODUCT = {
@@ -236,10 +233,8 @@ def _kept(settings: dict[str, Any]) -> dict[str, Any]:
     counted = {"save_every_steps"} if settings.get("on_spike") == "rollback" else set()
     if _draws(settings):
         counted.add("micro_batch_rows")
-    free = NOT_IDENTITY - counted
-    return {
-        key: list(value.items()) if key == "mixture" else value for key, value in settings.items() if key not in free
-    }
+    kept = {key: value for key, value in settings.items() if key not in NOT_IDENTITY - counted}
+    return {key: list(value.items()) if key == "mixture" else value for key, value in kept.items()}
 
 
 def _draws(settings: dict[str, Any]) -> bool:

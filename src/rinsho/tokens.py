@@ -183,13 +183,6 @@ class Examples:
     rows: Batch
     cut: int
 
-    def __len__(self) -> int:
-        return len(self.rows.input_ids)
-
-    def batch(self, numbers: Sequence[int] | Ints) -> Batch:
-        """The rows of these numbers."""
-        return Batch(*(array[np.asarray(numbers)] for array in self.rows))
-
 
 def pack_examples(
     examples: Sequence[tuple[Sequence[int], Sequence[int]]], sequence_length: int, *, pad_id: int
@@ -216,6 +209,16 @@ def pack_examples(
             at += len(ids) - 1
         batch.position_ids[row, at:] = np.arange(sequence_length - at)
     return Examples(batch, too_long)
+
+
+def pad_examples(examples: Sequence[tuple[Sequence[int], Sequence[int]]], *, pad_id: int) -> Batch:
+    """Conversations one a row, filled up on the right, where nothing that counts sees it; labels as `pack_examples`."""
+    batch = _blank(len(examples), max(len(ids) for ids, _ in examples) - 1, pad_id)
+    for row, (ids, mask) in enumerate(examples):
+        batch.input_ids[row, : len(ids) - 1] = ids[:-1]
+        batch.shift_labels[row, : len(ids) - 1] = np.where(np.array(mask[1:]) == 1, ids[1:], IGNORED)
+    batch.position_ids[:] = np.arange(batch.position_ids.shape[1])
+    return batch
 
 
 class RowOrder:

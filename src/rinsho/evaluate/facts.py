@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 from rinsho.errors import UserError
+from rinsho.model_folder import DOCUMENTS
 from rinsho.run import write_atomic
 from rinsho.tasks import AnswerForm, Split, Splitting, TestPart
 from rinsho.tasks.asking import PromptForm
 
 ASKED_FILE = "asked.json"  # beside answers.jsonl: the facts of the model that gave the answers
-DOCUMENTS_FILE = "train_documents.txt"  # one document key a line, written by finetune
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def read_facts(folder: Path) -> Facts:
     if prompt_form not in ("benchmark", "short"):
         raise UserError("unknown prompt_form", where=path, expected="benchmark or short")
     documents = None
-    listed = folder / DOCUMENTS_FILE
+    listed = folder / DOCUMENTS
     if listed.is_file():
         documents = frozenset(listed.read_text(encoding="utf-8").split())
     hashes = tuple(split["test_hash"] for split in about.get("splits", ()) if "test_hash" in split)

@@ -9,10 +9,8 @@ from typing import Any
 
 from rinsho.errors import UserError
 from rinsho.instructions import instruction_files
-from rinsho.model_folder import read_manifest
+from rinsho.model_folder import DOCUMENTS, read_manifest
 from rinsho.tasks.read import holds_benchmark
-
-DOCUMENTS = "train_documents.txt"
 
 
 def sort_data(inputs: Sequence[Path]) -> tuple[list[Path], list[Path]]:

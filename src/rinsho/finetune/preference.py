@@ -25,14 +25,14 @@ from rinsho.device import in_bfloat16
 from rinsho.errors import UserError
 from rinsho.files import write_atomic
 from rinsho.finetune import Recipe
+from rinsho.finetune.data import document_keys
 from rinsho.finetune.loop import Done, filled
 from rinsho.finetune.memory import rows_at_once
 from rinsho.generate.batches import by_length, shorten
 from rinsho.instructions import Pair, read_pairs
-from rinsho.overlap import key
 from rinsho.packing import Ints, permutation
 from rinsho.run import Stage
-from rinsho.tokens import IGNORED, Batch
+from rinsho.tokens import IGNORED, Batch, pad_examples
 
 Row = tuple[Ints, int]  # ids of a conversation, and where in them its last answer begins
 
@@ -115,13 +115,8 @@ class PairFeed:
     def take(self, numbers: Sequence[int]) -> PairBatch:
         """The pairs of these numbers, padded to the longest of them."""
         rows = [self.pairs[number][side] for side in (0, 1) for number in numbers]
-        shape = len(rows), max(len(ids) for ids, _ in rows) - 1
-        inputs, labels = np.full(shape, self.pad_id, np.int64), np.full(shape, IGNORED, np.int64)
-        for at, (ids, start) in enumerate(rows):
-            inputs[at, : len(ids) - 1] = ids[:-1]
-            labels[at, start - 1 : len(ids) - 1] = ids[start:]
-        positions = np.tile(np.arange(shape[1], dtype=np.int64), (len(rows), 1))
-        return PairBatch(Batch(inputs, positions, labels), np.array(numbers, np.int64))
+        masked = [(ids.tolist(), [0] * start + [1] * (len(ids) - start)) for ids, start in rows]
+        return PairBatch(pad_examples(masked, pad_id=self.pad_id), np.array(numbers, np.int64))
 
     @cached_property
     def digest(self) -> str:
@@ -177,7 +172,8 @@ def make_feed(recipe: Recipe, pairs: Sequence[Pair], render: Renderer) -> PairFe
         shortened += too_long
         chosen, rejected = (_cut(ids, start, room) for ids, start in rows)
         kept.append((chosen, rejected))
-        documents.update(key(message.content) for message in pair.messages if message.role == "user")
+        asked = (message.content for message in pair.messages if message.role == "user")
+        documents.update(name for text in asked for name in document_keys(text))
     if not kept:
         raise UserError(
             "no pair of answers to learn from", where=", ".join(sorted({pair.source for pair in pairs})),

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from rinsho.finetune import Recipe, optimizer_kind
 from rinsho.finetune.checks import UNUSED
-from rinsho.finetune.inputs import DOCUMENTS, Earlier
+from rinsho.finetune.inputs import Earlier
+from rinsho.model_folder import DOCUMENTS
 from rinsho.prompting import read_template
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeVar
 
-import numpy as np
 import torch
 
 from rinsho.device import in_bfloat16
@@ -20,14 +19,14 @@ from rinsho.finetune.models import Loaded, loss
 from rinsho.generate import Generator, shorten
 from rinsho.generate.batches import by_length
 from rinsho.instructions import Conversation
-from rinsho.packing import Ints, number_of
+from rinsho.packing import number_of
 from rinsho.tasks import Item
 from rinsho.tasks.asking import Asking
 from rinsho.tasks.intervals import chance_level
 from rinsho.tasks.item import legal_choices
 from rinsho.tasks.jmed import LINEAR_KAPPA
 from rinsho.tasks.score import exact_f1, kappa, own_spelling
-from rinsho.tokens import IGNORED, Batch
+from rinsho.tokens import pad_examples
 
 Row = TypeVar("Row", Item, Conversation)
 
@@ -156,7 +155,7 @@ class Validation:
         total, learned = 0.0, 0
         most, lengths = rows_at_once(self.recipe), [len(ids) - 1 for ids, _ in rows]
         for group in by_length(lengths, most, most * self.recipe.sequence_length):
-            batch = _padded([rows[number] for number in group], self.pad_id)
+            batch = pad_examples([rows[number] for number in group], pad_id=self.pad_id)
             total += float(loss(model, *(torch.from_numpy(array).to(self.device) for array in batch)))
             learned += batch.targets
         return {"metric": "loss", "score": total / learned, "n": len(rows)}
@@ -183,15 +182,3 @@ def _is_right(item: Item, letters: Sequence[str]) -> bool:
     """All gold letters and no other; of "a or d" (112B30) either."""
     either = item.gold[0].split(" or ") if len(item.gold) == 1 else ()
     return letters[0] in either or sorted(letters) == sorted(item.gold)
-
-
-def _padded(rows: Sequence[tuple[list[int], list[int]]], pad_id: int) -> Batch:
-    """One conversation a row, filled up on the right, where nothing that counts sees it."""
-    width = max(len(ids) for ids, _ in rows) - 1
-    inputs: Ints = np.full((len(rows), width), pad_id, np.int64)
-    labels: Ints = np.full((len(rows), width), IGNORED, np.int64)
-    for place, (ids, mask) in enumerate(rows):
-        inputs[place, : len(ids) - 1] = ids[:-1]
-        labels[place, : len(ids) - 1] = np.where(np.array(mask[1:]) == 1, ids[1:], IGNORED)
-    positions: Ints = np.tile(np.arange(width, dtype=np.int64), (len(rows), 1))
-    return Batch(inputs, positions, labels)

@@ -14,7 +14,7 @@ from rinsho.files import atomic_folder, publish_folder, write_atomic
 from rinsho.finetune import Recipe, models
 from rinsho.finetune.data import Data, read
 from rinsho.finetune.feed import Plan, make_plan
-from rinsho.finetune.inputs import DOCUMENTS, read_earlier, sort_data
+from rinsho.finetune.inputs import Earlier, read_earlier, sort_data
 from rinsho.finetune.loop import Objective, Position, Supervised, Trainer
 from rinsho.finetune.memory import predict
 from rinsho.finetune.models import Loaded
@@ -22,6 +22,7 @@ from rinsho.finetune.preference import PairFeed, Preferences, read_feed
 from rinsho.finetune.report import all_warnings, markdown, numbers_of, rate_warnings, settings_line, tuned
 from rinsho.finetune.seeds import several
 from rinsho.finetune.validation import Validation
+from rinsho.model_folder import DOCUMENTS
 from rinsho.run import Report, Stage
 
 
@@ -30,11 +31,11 @@ def work(recipe: Recipe, inputs: Sequence[Path], stage: Stage) -> Report:
     if recipe.seeds:
         return several(recipe, inputs, stage)
     device = choose_device(recipe.device, "finetune.device")
-    opened = models.open_tokenizer(inputs[0], recipe)
+    opened, earlier = models.open_tokenizer(inputs[0], recipe), read_earlier(inputs[0])
     dpo = recipe.objective == "dpo"
     feed = read_feed(recipe, sort_data(inputs[1:])[1], opened.render) if dpo else None
     # before the model is loaded, so that mistakes in the data show at once
-    data = _read(recipe, inputs, opened, stage) if feed is None else _of_pairs(feed)
+    data = _read(recipe, inputs[1:], opened, earlier, stage) if feed is None else _of_pairs(feed)
     loaded = models.load(inputs[0], recipe, device, opened)
     if recipe.residual_dropout and loaded.kind != "ours":
         where = "finetune.residual_dropout"
@@ -46,7 +47,7 @@ def work(recipe: Recipe, inputs: Sequence[Path], stage: Stage) -> Report:
         torch.cuda.reset_peak_memory_stats()
     with reproducible(recipe.threads):
         plan, objective, steps = _objective(recipe, loaded, data, feed, stage)
-        publisher = _Publisher(recipe, inputs[0], loaded, data, stage)
+        publisher = _Publisher(recipe, (inputs[0], earlier), loaded, data, stage)
         validation = Validation(loaded, *data.held, recipe) if any(data.held) else None
         trainer = Trainer(recipe, loaded, objective, steps, stage, validation=validation, keeper=publisher)
         trainer.train()
@@ -55,10 +56,9 @@ def work(recipe: Recipe, inputs: Sequence[Path], stage: Stage) -> Report:
     return Report(report, markdown(report))
 
 
-def _read(recipe: Recipe, inputs: Sequence[Path], opened: models.Opened, stage: Stage) -> Data:
+def _read(recipe: Recipe, inputs: Sequence[Path], opened: models.Opened, earlier: Earlier, stage: Stage) -> Data:
     """The conversations, with everything about them that a user should know before hours of training."""
-    data = read(recipe, inputs[1:], opened.render)
-    before = read_earlier(inputs[0]).about
+    data, before = read(recipe, inputs, opened.render), earlier.about
     parts = [(about.get("test_part"), about.get("split_seed")) for about in (before, vars(recipe))]
     if before.get("splits") and data.splits and parts[0] != parts[1]:
         data.warnings.append("the base was tuned beside another test part: rows it was trained on may be tests now")
@@ -87,9 +87,9 @@ def _objective(
 class _Publisher:
     """Writes complete folders: of every step that was the best so far, and the product at the end."""
 
-    def __init__(self, recipe: Recipe, base: Path, loaded: Loaded, data: Data, stage: Stage) -> None:
-        self.recipe, self.base, self.loaded, self.data, self.stage = recipe, base, loaded, data, stage
-        self.earlier = read_earlier(base)
+    def __init__(self, recipe: Recipe, base: tuple[Path, Earlier], loaded: Loaded, data: Data, stage: Stage) -> None:
+        self.recipe, self.loaded, self.data, self.stage = recipe, loaded, data, stage
+        self.base, self.earlier = base
 
     def keep(self, at: Position) -> None:
         """The model as it is now, whole, aside from the checkpoints."""
