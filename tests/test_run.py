@@ -97,6 +97,35 @@ def test_folder_with_strange_files_is_refused(tmp_path):
         make(tmp_path)
 
 
+def test_a_run_that_came_to_nothing_frees_its_folder(tmp_path):
+    def fail(stage):
+        stage.log("looking")
+        raise UserError("wrong setting", where="corpus.x")
+
+    with pytest.raises(UserError, match="wrong setting"):
+        perform("corpus", Recipe(), [], tmp_path / "run", fail)
+    perform("corpus", Recipe(seed=9), [], tmp_path / "run", lambda stage: Report({}, ""))
+    assert read_done(tmp_path / "run")
+
+
+def test_a_run_that_made_something_keeps_its_folder(tmp_path):
+    def fail(stage):
+        write_atomic(stage.out / "answers.jsonl", "{}")
+        raise UserError("a wrong corpus", where="x")
+
+    with pytest.raises(UserError, match="a wrong corpus"):
+        perform("corpus", Recipe(), [], tmp_path / "run", fail)
+    perform("corpus", Recipe(), [], tmp_path / "run", lambda stage: Report({}, ""))
+    assert "answers.jsonl" in read_done(tmp_path / "run")["products"]
+
+
+def test_what_else_decides_the_product_is_part_of_the_run(tmp_path):
+    for also in ((), ("model a",)):
+        perform("corpus", Recipe(), [], tmp_path / f"run{len(also)}", lambda stage: Report({}, ""), also=also)
+    with pytest.raises(UserError, match=r"other inputs.*give the old ones"):
+        perform("corpus", Recipe(), [], tmp_path / "run1", lambda stage: Report({}, ""), todo="give the old ones")
+
+
 def test_failed_work_leaves_no_done_and_continues(tmp_path):
     def fail(stage):
         write_atomic(stage.partial / "piece", "1")

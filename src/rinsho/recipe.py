@@ -32,7 +32,7 @@ def load(path: Path) -> dict[str, Any]:
         UserError: the file is missing, is not YAML or is not a mapping at its top.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(
             "the recipe file is not there", where=path, expected="a YAML file", todo="check the path"
@@ -52,6 +52,25 @@ def load(path: Path) -> dict[str, Any]:
     return raw
 
 
+def read_yaml(text: str) -> Any:
+    """Plain YAML as Python values. A file of a few lines must not stand for gigabytes: aliases are not taken.
+
+    Raises:
+        yaml.YAMLError: not YAML, an alias, brackets too deep or a number too long.
+
+    >>> read_yaml("a: [1, 2]")
+    {'a': [1, 2]}
+    """
+    try:
+        for event in yaml.parse(text, yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                mark: Any = event.start_mark
+                raise yaml.composer.ComposerError(None, None, "aliases (*) are not taken", mark)
+        return yaml.safe_load(text)
+    except (RecursionError, ValueError) as error:
+        raise yaml.YAMLError(type(error).__name__) from None
+
+
 def with_overrides(raw: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     """A copy of `raw` with every `stage.key=value` of `--set` put in; values are read as YAML.
 
@@ -69,7 +88,7 @@ def with_overrides(raw: Mapping[str, Any], overrides: Iterable[str]) -> dict[str
                 expected="stage.key=value, for instance corpus.min_chars=200",
             )
         try:
-            value = yaml.safe_load(text)
+            value = read_yaml(text)
         except yaml.YAMLError:
             raise UserError(
                 "the value is not valid YAML", where=f"--set {override}", expected="stage.key=value"

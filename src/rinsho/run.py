@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
-import platform
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import rinsho
+from rinsho.circumstances import circumstances, peak_memory_gib, reset_peak_memory
 from rinsho.errors import UserError, from_os_error
 from rinsho.files import atomic_file, atomic_folder, file_hash, quick_hash, write_atomic
 from rinsho.progress import Progress, duration
@@ -41,14 +38,9 @@ NOT_PRODUCT = {
 NOT_IDENTITY = {
     "workers", "save_every_steps", "log_every_steps", "keep_checkpoints", "max_broken_fraction", "max_skipped_steps",
     "executor", "slurm", "parallelism", "micro_batch_rows", "activation_checkpointing", "compile", "loss_chunk_tokens",
-    "background_checkpoints", "plot",
+    "background_checkpoints", "plot", "max_batch_tokens",
 }  # fmt: skip
 DRAWN = ("dropout", "attention_dropout", "residual_dropout", "neftune_alpha")
-PACKAGES = (
-    "torch", "transformers", "tokenizers", "sentencepiece", "fugashi", "ipadic", "numpy", "scikit-learn",
-    "safetensors", "orjson", "zstandard", "datasets", "datatrove", "floret", "httpx", "peft",
-    "bitsandbytes",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -93,8 +85,14 @@ class Stage:
         return Progress(f"{self.name}: {label}", total, unit, done)
 
 
-def perform(name: str, recipe: Settings, inputs: Sequence[Path], out: Path, work: Callable[[Stage], Report]) -> Report:
+def perform(
+    name: str, recipe: Settings, inputs: Sequence[Path], out: Path, work: Callable[[Stage], Report], *,
+    also: Sequence[str] = (), todo: str = "",
+) -> Report:  # fmt: skip
     """The report of one stage, which is run, continued or, when nothing changed, read from its folder.
+
+    `also` is what else decides the product besides settings and inputs; `todo` is what to do besides choosing another
+    folder when this one was made from other inputs.
 
     Raises:
         UserError: the folder belongs to another recipe or other inputs, another process works in it, an input is
@@ -103,12 +101,12 @@ def perform(name: str, recipe: Settings, inputs: Sequence[Path], out: Path, work
     out = Path(out)
     try:
         _refuse_overlap(out, inputs)
-        identity = _identity(name, recipe, inputs)
+        identity = _identity(name, recipe, inputs, also)
         out.mkdir(parents=True, exist_ok=True)
-        _refuse_other(out, identity, recipe)  # before the lock, which would leave a file in a folder that is not ours
+        _refuse_other(out, identity, recipe, todo)  # before the lock, which would leave a file in another's folder
         with _locked(out):
             done = read_done(out)
-            _refuse_other(out, identity, recipe)
+            _refuse_other(out, identity, recipe, todo)
             if done is not None and _complete(out, done):
                 shutil.rmtree(out / "partial", ignore_errors=True)
                 print(f"{name}: unchanged, skipped ({out})", file=sys.stderr)
@@ -195,7 +193,7 @@ def _recorded(path: Path, folder: Path, done: dict[str, Any]) -> list[tuple[str,
 
 def _work(name: str, recipe: Settings, identity: dict[str, Any], out: Path, work: Callable[[Stage], Report]) -> Report:
     stage = Stage(name, out)
-    manifest = {**identity, **_circumstances(), "started": _now()}
+    manifest = {**identity, **circumstances(), "started": _now()}
     manifest["continued"] = (out / "manifest.json").exists()
     write_atomic(out / "manifest.json", _json(manifest))  # first: it tells a later run whose folder this is
     write_atomic(out / "recipe.resolved.yaml", to_yaml(recipe))
@@ -203,11 +201,12 @@ def _work(name: str, recipe: Settings, identity: dict[str, Any], out: Path, work
     _remove_asides(out)
     stage.partial.mkdir(exist_ok=True)
     started = time.monotonic()
-    _reset_peak_memory()
+    reset_peak_memory()
     try:
         report = work(stage)
     except UserError:
-        if not manifest["continued"] and not any(stage.partial.iterdir()):
+        if not manifest["continued"] and not any(stage.partial.iterdir()) and not _made(out):
+            stage.partial.rmdir()
             for file in ("manifest.json", "recipe.resolved.yaml"):  # nothing is made yet: free for a corrected recipe
                 (out / file).unlink()
         raise
@@ -228,6 +227,11 @@ def _work(name: str, recipe: Settings, identity: dict[str, Any], out: Path, work
     return report
 
 
+def _made(out: Path) -> list[str]:
+    """What a run has made so far that another one would have to respect."""
+    return [path.name for path in out.iterdir() if path.name not in NOT_PRODUCT and path.name != "partial"]
+
+
 def _kept(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that decide the product; of patterns the order counts, too."""
     counted = {"save_every_steps"} if settings.get("on_spike") == "rollback" else set()
@@ -243,13 +247,13 @@ def _draws(settings: dict[str, Any]) -> bool:
     return any(part.get(name) for part in parts for name in DRAWN)
 
 
-def _identity(name: str, recipe: Settings, inputs: Sequence[Path]) -> dict[str, Any]:
+def _identity(name: str, recipe: Settings, inputs: Sequence[Path], also: Sequence[str]) -> dict[str, Any]:
     """What makes two runs the same: stage, settings and content of the inputs; not paths, time or machine."""
     rows = [{"path": str(path), "hash": digest(Path(path))} for path in inputs]
     settings = _kept(recipe.model_dump(mode="json"))
     return {
         "stage": name,
-        "identity": _hash([name, settings, [row["hash"] for row in rows]]),
+        "identity": _hash([name, settings, [row["hash"] for row in rows], *also]),
         "recipe": _hash(settings),
         "seed": settings.get("seed"),
         "inputs": rows,
@@ -267,11 +271,12 @@ def _refuse_overlap(out: Path, inputs: Sequence[Path]) -> None:
             )
 
 
-def _refuse_other(out: Path, identity: dict[str, Any], recipe: Settings) -> None:
+def _refuse_other(out: Path, identity: dict[str, Any], recipe: Settings, todo: str) -> None:
     try:
         before = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
-        strange = [path.name for path in out.iterdir() if not path.name.startswith(".")]
+        left = {"log.txt", "metrics.jsonl"}  # by a run that came to nothing
+        strange = [path.name for path in out.iterdir() if not path.name.startswith(".") and path.name not in left]
         if strange:
             raise UserError(
                 f"the output folder holds other files ({len(strange)})",
@@ -282,17 +287,19 @@ def _refuse_other(out: Path, identity: dict[str, Any], recipe: Settings) -> None
         return
     if before.get("identity") == identity["identity"]:
         return
+    usual = "choose another --out, or delete the folder to make it anew"
     if before.get("stage") != identity["stage"]:
         what = f"the output folder belongs to the stage {before.get('stage')}"
     elif before.get("recipe") != identity["recipe"]:
         what = f"the output folder belongs to another recipe ({_difference(out, recipe)})"
     else:
         what = "the output folder was made from other inputs"
+        usual += f"; {todo}" if todo else ""
     raise UserError(
         what,
         where=out,
         expected="the recipe and inputs in its recipe.resolved.yaml and manifest.json",
-        todo="choose another --out, or delete the folder to make it anew",
+        todo=usual,
     )
 
 
@@ -340,52 +347,6 @@ def _locked(out: Path) -> Iterator[None]:
                 todo="wait for it or choose another --out",
             ) from None
         yield
-
-
-def _circumstances() -> dict[str, Any]:
-    """Code, packages and machine, for the manifest; neither user nor host name."""
-    packages = {}
-    for package in PACKAGES:
-        try:
-            packages[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    machine = {"system": platform.platform(), "cores": os.cpu_count(), "python": platform.python_version()}
-    return {"rinsho": rinsho.__version__, "commit": _commit(), "packages": packages, "machine": machine}
-
-
-def _commit() -> str | None:
-    """The commit of the checkout this code runs from, read without calling git."""
-    git = Path(__file__).resolve().parents[2] / ".git"
-    try:
-        head = (git / "HEAD").read_text().strip()
-        if not head.startswith("ref: "):
-            return head
-        reference = head.removeprefix("ref: ")
-        if (git / reference).exists():
-            return (git / reference).read_text().strip()
-        packed = (git / "packed-refs").read_text().splitlines()
-        return next((line.split()[0] for line in packed if line.endswith(" " + reference)), None)
-    except OSError:
-        return None
-
-
-def _reset_peak_memory() -> None:
-    with suppress(OSError):  # not Linux or not allowed: the peak of the whole process is reported instead
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_memory_gib() -> float:
-    """This process's largest memory so far, GiB: since the stage began where the system allows to start anew."""
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return round(int(line.split()[1]) / 2**20, 3)
-    except OSError:
-        pass
-    import resource
-
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3)
 
 
 def _hash(value: Any) -> str:

@@ -160,7 +160,7 @@ def measured_memory_gib(loaded: Loaded) -> float:
     """The card's peak since the model was loaded, or this process's peak, GiB."""
     import torch
 
-    from rinsho.run import peak_memory_gib
+    from rinsho.circumstances import peak_memory_gib
 
     if next(loaded.model.parameters()).device.type == "cuda":
         return round(torch.cuda.max_memory_allocated() / GIB, 3)
