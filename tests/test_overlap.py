@@ -1,11 +1,17 @@
-"""Near-duplicates by the index equal those by comparing every pair."""
+"""Near-duplicates, and passages in documents, by the index are those that comparing everything gives."""
 
+import pickle
 import random
 import time
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from rinsho.overlap import char_ngrams, jaccard, key, near_duplicates, windows
+from rinsho.overlap import char_ngrams, jaccard, key, near_duplicates, passages, windows
+from rinsho.overlap.codes import compact
+from rinsho.overlap.passages import Passages
 
 
 def brute(texts: list[str], given: list[str]) -> list[int | None]:
@@ -67,3 +73,50 @@ def test_many_texts_take_seconds() -> None:
     assert time.process_time() - started < 8
     assert found[4000:] == list(range(400))
     assert not any(number is not None for number in found[:4000])
+
+
+SMALL = st.text(alphabet="あいう", max_size=40)
+
+
+def places(text: str, document: str, chars: int) -> set[int]:
+    """Places of the text in windows that the document holds, by brute force."""
+    starts = [at for at in range(len(text) - chars + 1) if text[at : at + chars] in document]
+    return {place for at in starts for place in range(at, at + chars)}
+
+
+@pytest.mark.parametrize("pairs", [3, 20_000])
+def test_passages_are_covered_as_comparing_every_window_says(pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many places are compared at a time, and with the repeated ones left out."""
+    monkeypatch.setattr(passages, "PAIRS", pairs)
+
+    @settings(max_examples=100, deadline=None)
+    @given(st.lists(SMALL, min_size=1, max_size=5), SMALL, st.integers(8, 16), st.integers(0, 20), st.integers(1, 4))
+    def compare(texts: list[str], other: str, chars: int, start: int, times: int) -> None:
+        texts = [text for text in dict.fromkeys(texts) if len(text) >= chars]
+        document = (other + "".join(text[start : start + 30] for text in texts)) * times
+        known = Passages.of([compact(text) for text in texts], chars)
+        found, sums = known.covered(compact(document))
+        expected = {number: len(places(text, document, chars)) for number, text in enumerate(texts)}
+        assert dict(zip(found.tolist(), sums.tolist(), strict=True)) == {
+            n: size for n, size in expected.items() if size
+        }
+        for number, text in enumerate(texts):
+            assert known.stands(number, compact(document)) == (text in document)
+
+    compare()
+
+
+def test_a_passage_between_two_code_units_does_not_stand_there() -> None:
+    known = Passages.of([compact("\u3044" * 9)], 8)
+    assert not known.stands(0, np.full(10, 0x4430, np.uint16))  # the same bytes, one further on
+    assert known.stands(0, compact("咳" + "い" * 9))
+
+
+def test_an_index_of_passages_travels_and_refuses_what_it_cannot_find() -> None:
+    text = compact("発熱と咳嗽を主訴に来院した。")
+    known = pickle.loads(pickle.dumps(Passages.of([text], 8)))
+    assert len(known) == 1 and known.covered(text)[1].tolist() == [len(text)]
+    assert len(Passages.of([], 8)) == 0 and len(Passages.of([], 8).covered(text)[0]) == 0
+    for chars in (7, 30):
+        with pytest.raises(ValueError, match="at least 8"):
+            Passages.of([text], chars)

@@ -29,6 +29,7 @@ def foreign(count: int) -> str:
     return "".join(chr(0x5000 + 3 * n) for n in range(count))
 
 
+@settings(deadline=None)
 @given(st.integers(8, 40), st.integers(0, 60), st.integers(0, 60), st.integers(0, 50), st.data())
 def test_a_passage_of_just_the_length_is_found_and_one_shorter_is_not(
     chars: int, before: int, after: int, start: int, data: st.DataObject
@@ -56,7 +57,7 @@ def plain(texts: list[str], document: str, chars: int) -> int:
     return len(covered)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(SMALL, min_size=1, max_size=5), SMALL, st.integers(8, 14), st.data())
 def test_covered_is_that_of_all_windows(texts: list[str], document: str, chars: int, data: st.DataObject) -> None:
     texts = [clean(text) for text in texts]

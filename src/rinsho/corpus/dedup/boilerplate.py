@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rinsho.corpus.dedup.codes import codes
-from rinsho.corpus.dedup.sketch import LINE_FEED, SPACE, segment_hashes, segments
+from rinsho.corpus.dedup.sketch import segment_hashes, segments
 from rinsho.files import atomic_file
+from rinsho.overlap.codes import LINE_FEED, SPACE, codes
 
 COUNTER_BYTES = 2
 BLOCK = 1 << 15  # hashes counted between two looks whether a counter is full

@@ -19,17 +19,15 @@ from functools import lru_cache
 
 import numpy as np
 
-from rinsho.corpus.dedup.codes import codes
+from rinsho.overlap.codes import BASE64, LINE_FEED, SPACE, codes, constants, mix64, powers
 
 NONE = np.uint32(0xFFFFFFFF)  # no n-gram
 BATCH_UNITS = 1 << 16  # code units handled together: the arrays stay in the processor's cache
-SPACE, LINE_FEED = 0x20, 0x0A
 SAMPLED = 64  # n-grams a bin that are looked at in a long text; all of them if that leaves a bin empty
 FEW = 4096  # beyond this many n-grams a bin is empty only when they are mostly the same
 MARKS, CLOSERS = "。！？!?", "」』）)】〉》]〕"
 CLOSER_KIND, MARK_KIND, LINE_KIND = 1, 2, 3
 BASE32 = 0x9E3779B1  # odd multipliers without structure
-BASE64 = 0x9E3779B97F4A7C15
 LENGTH64 = 0xD6E8FEB86659FD93
 
 
@@ -134,25 +132,12 @@ def segments(units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def segment_hashes(units: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(hash uint64, length int64) of each sentence of `segments`, both without the line feed."""
-    powers, inverses = _powers(_table_bits(len(units)))
-    sums = np.add.reduceat(units * powers[: len(units)], starts)
+    factors, inverses = powers(len(units))
+    sums = np.add.reduceat(units * factors[: len(units)], starts)
     line = units[ends - 1] == LINE_FEED
-    sums -= line * powers[ends - 1] * np.uint64(LINE_FEED)
+    sums -= line * factors[ends - 1] * np.uint64(LINE_FEED)
     lengths = ends - starts - line
     return mix64(sums * inverses[starts] + lengths.astype(np.uint64) * np.uint64(LENGTH64)), lengths
-
-
-def window_hashes(units: np.ndarray, size: int) -> np.ndarray:
-    """The polynomial hash, uint64, of every run of `size` units.
-
-    >>> len(window_hashes(codes("発熱と咳嗽あり"), 3))
-    5
-    """
-    count = max(len(units) - size + 1, 0)
-    powers, inverses = _powers(_table_bits(len(units)))
-    sums = np.zeros(len(units) + 1, np.uint64)
-    np.cumsum(units * powers[: len(units)], out=sums[1:])
-    return mix64((sums[size : size + count] - sums[:count]) * inverses[:count])
 
 
 def distinct(values: np.ndarray) -> np.ndarray:
@@ -165,20 +150,6 @@ def distinct(values: np.ndarray) -> np.ndarray:
     new = np.ones(len(values), bool)
     np.not_equal(values[1:], values[:-1], out=new[1:])
     return values[new]
-
-
-def mix64(values: np.ndarray) -> np.ndarray:
-    """The uint64 values with every bit of the input in every bit of the output (splitmix64), one to one."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed: np.ndarray = values ^ (values >> np.uint64(31))
-    return mixed
-
-
-@lru_cache(maxsize=4)
-def constants(count: int) -> np.ndarray:
-    """`count` fixed random uint64 (the sequence of splitmix64)."""
-    return mix64(np.arange(1, count + 1, dtype=np.uint64) * np.uint64(BASE64))
 
 
 def _batches(texts: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -326,18 +297,3 @@ def _kinds() -> np.ndarray:
     kinds[list(map(ord, MARKS))] = MARK_KIND
     kinds[list(map(ord, CLOSERS))] = CLOSER_KIND
     return kinds
-
-
-def _table_bits(count: int) -> int:
-    return max(BATCH_UNITS.bit_length(), (count - 1).bit_length())
-
-
-@lru_cache(maxsize=4)
-def _powers(bits: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first `2**bits` powers of the base of the sentence hashes, and of its inverse, modulo 2**64."""
-    tables, count = [], 1 << bits
-    for base in (BASE64, pow(BASE64, -1, 1 << 64)):
-        factors = np.full(count, base, np.uint64)
-        factors[0] = 1
-        tables.append(np.multiply.accumulate(factors))
-    return tables[0], tables[1]

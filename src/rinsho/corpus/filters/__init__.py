@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rinsho.corpus.dedup.codes import codes
 from rinsho.corpus.filters import shares
 from rinsho.corpus.filters.wordlists import WordLists, built_in, read_words
 from rinsho.document import Document
 from rinsho.errors import UserError
+from rinsho.overlap.codes import codes
 
 if TYPE_CHECKING:
     from rinsho.corpus import Recipe

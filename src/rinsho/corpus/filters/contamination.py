@@ -1,9 +1,4 @@
-"""Documents that hold passages of a benchmark: found exactly, at the cost of one look at every few characters.
-
-Texts are compared as `rinsho.text.clean` gives them, without white space (clean text is NFKC but for … and ℃, which
-both sides have). A shared passage of `chars` characters holds a seed, a shorter run of characters, that starts at a
-multiple of a step; so only the seeds of a document at these places are looked up among all seeds of the benchmark,
-and what is found is compared character by character.
+"""Documents that hold passages of a benchmark: found exactly (see `rinsho.overlap.passages`).
 
 Source: SPEC N2.1-2; decontamination_chars is our choice.
 """
@@ -16,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from rinsho.corpus.dedup.codes import codes
-from rinsho.corpus.dedup.sketch import LINE_FEED, SPACE, constants, window_hashes
 from rinsho.document import read_documents, shard_paths
 from rinsho.errors import UserError
+from rinsho.overlap.codes import compact
+from rinsho.overlap.passages import MIN_CHARS, Passages
 from rinsho.tasks import Item, igakuqa, jmed, passages
 from rinsho.tasks.read import find_layouts
 from rinsho.text import clean
@@ -27,11 +22,6 @@ from rinsho.text import clean
 MAX_ITEMS = 2  # of one benchmark; what stands in more of them is the wording of a template,
 PASSAGE_WINDOWS = 4  # unless it is longer than this many windows and one: then they are questions about one text
 SHOWN_ITEMS = 3
-PAIRS = 20_000  # places compared together
-MIN_CHARS = 8
-WORD = 4  # code units in 64 bits
-ITEM_END, TEXT_END = 0xFFFF, 0xFFFE  # equal to nothing
-KNOWN_BITS = 24  # 16 MB; a few per cent of it are set for a million seeds
 
 
 @dataclass(frozen=True)
@@ -39,24 +29,13 @@ class Index:
     """The passages of benchmarks, ready to be found in documents; can be pickled.
 
     Attributes:
-        chars: length of the shared passages that count, in characters without white space.
         names: `file name:item` of each different passage.
-        units: uint16, the code units of all passages, ITEM_END before, between and after them.
-        counts: bool like `units`: a window that starts here counts (no template, inside one passage).
-        seeds, places: uint64 and int64 (n,): the sorted hashes of all seeds, and where they start in `units`.
-        starts: int64, where each passage starts in `units`.
-        known: bool, whether any seed's hash begins with these bits.
-        short: passages of fewer than `chars` characters, which cannot be found.
+        known: the passages; windows that are wording of a template do not count.
+        short: passages of fewer characters than must be shared, which cannot be found.
     """
 
-    chars: int
     names: tuple[str, ...]
-    units: np.ndarray
-    counts: np.ndarray
-    seeds: np.ndarray
-    places: np.ndarray
-    starts: np.ndarray
-    known: np.ndarray
+    known: Passages
     short: int
 
     @classmethod
@@ -79,33 +58,18 @@ class Index:
             texts.setdefault(text, (benchmark, name))
         found: dict[bytes, tuple[str, str]] = {}
         for text, names_of_it in texts.items():
-            found.setdefault(_compact(clean(text)).tobytes(), names_of_it)
+            found.setdefault(compact(clean(text)).tobytes(), names_of_it)
         long = {data: names for data, names in found.items() if len(data) >= 2 * chars}
         if not long:
             raise UserError("no passage is long enough", where="corpus.decontaminate",
                             expected=f"questions or texts of at least {chars} characters")  # fmt: skip
-        end = np.full(chars, ITEM_END, np.uint16)
-        parts = [end]
-        for data in long:
-            parts += [np.frombuffer(data, np.uint16), end]
-        units = np.concatenate(parts)
-        lengths = np.array([len(data) // 2 for data in long])
-        starts = np.cumsum(np.append(chars, lengths + chars))[:-1]
-        windows, owners = _runs(starts, lengths - chars + 1)
         numbers = {name: number for number, name in enumerate(dict.fromkeys(name for name, _ in long.values()))}
-        groups = np.array([numbers[name] for name, _ in long.values()])[owners]
-        counts = np.zeros(len(units), bool)
-        counts[windows] = ~_template(window_hashes(units, chars)[windows], groups, owners, chars)
-        size = _seed_chars(chars)
-        places, _ = _runs(starts, lengths - size + 1)
-        before = np.append(0, np.cumsum(counts))
-        places = places[before[places + 1] > before[places - (chars - size)]]  # those in a window that counts
-        seeds = _seed_hashes(units, size, 1)[places]
-        sort = np.argsort(seeds, kind="stable")
-        names = tuple(name for _, name in long.values())
-        known = np.zeros(1 << KNOWN_BITS, bool)
-        known[seeds >> np.uint64(64 - KNOWN_BITS)] = True
-        return cls(chars, names, units, counts, seeds[sort], places[sort], starts, known, len(found) - len(long))
+        benchmarks = np.array([numbers[name] for name, _ in long.values()])
+        known = Passages.of(
+            [np.frombuffer(data, np.uint16) for data in long], chars,
+            lambda windows, owners: _template(windows, benchmarks[owners], owners, chars),
+        )  # fmt: skip
+        return cls(tuple(name for _, name in long.values()), known, len(found) - len(long))
 
     def covered(self, text: str) -> tuple[int, tuple[str, ...]]:
         """(characters of a clean text, without white space, in passages shared with a benchmark; up to 3 item names).
@@ -116,82 +80,20 @@ class Index:
         >>> index.covered("昨日、62歳の男性。発熱と咳嗽があった。")
         (12, ('exam.jsonl:1',))
         """
-        units = _compact(text)
-        size = _seed_chars(self.chars)
-        if len(units) < self.chars:
-            return 0, ()
-        step = self.chars - size + 1
-        hashes = _seed_hashes(units, size, step)
-        some = self.known.take((hashes >> np.uint64(64 - KNOWN_BITS)).view(np.int64))
-        if not np.count_nonzero(some):
-            return 0, ()
-        at = np.flatnonzero(some)
-        first = self.seeds.searchsorted(hashes[at])
-        number = self.seeds.searchsorted(hashes[at], side="right") - first
-        if not number.any():
-            return 0, ()
-        return self._compare(units, at * step, first, number)
-
-    def _compare(
-        self, units: np.ndarray, at: np.ndarray, first: np.ndarray, number: np.ndarray
-    ) -> tuple[int, tuple[str, ...]]:
-        """Like `covered`, for seeds at the places `at` of a document that have `number` candidates from `first` on."""
-        end = np.full(self.chars, TEXT_END, np.uint16)
-        padded = np.concatenate([end, units, end])
-        change = np.zeros(len(padded) + 1, np.int64)
+        units = compact(text)
+        change = np.zeros(0, np.int64)
         hits = np.zeros(len(self.names), np.int64)
-        ends = np.cumsum(number)
-        for start in range(0, int(ends[-1]), PAIRS):
-            pairs = np.arange(start, min(start + PAIRS, int(ends[-1])))
-            owner = ends.searchsorted(pairs, side="right")
-            places = self.places[first[owner] + pairs - (ends - number)[owner]]
-            for here, there in self._windows(padded, at[owner] + self.chars, places):
-                np.add.at(change, here, 1)
-                np.add.at(change, here + self.chars, -1)
-                hits += np.bincount(self.starts.searchsorted(there, side="right") - 1, minlength=len(hits))
+        for here, there in self.known.shared(units):
+            if not len(change):
+                change = np.zeros(len(units) + 1, np.int64)
+            np.add.at(change, here, 1)
+            np.add.at(change, here + self.known.chars, -1)
+            hits += np.bincount(self.known.starts.searchsorted(there, side="right") - 1, minlength=len(hits))
+        if not len(change):
+            return 0, ()
         most = np.lexsort((np.arange(len(hits)), -hits))[:SHOWN_ITEMS]
         names = tuple(self.names[item] for item in most if hits[item])
         return int(np.count_nonzero(np.cumsum(change))), names
-
-    def _windows(
-        self, padded: np.ndarray, at: np.ndarray, places: np.ndarray
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(starts in the document, starts in the index) of the equal windows that count and hold these seeds."""
-        size = _seed_chars(self.chars)
-        around = np.arange(size - self.chars, self.chars)
-        equal = padded[at[:, None] + around] == self.units[places[:, None] + around]
-        same = np.zeros((len(at), len(around) + 1), np.int32)
-        np.cumsum(equal, axis=1, out=same[:, 1:])
-        for offset in range(size - self.chars, 1):
-            column = offset + self.chars - size
-            good = (same[:, column + self.chars] - same[:, column] == self.chars) & self.counts[places + offset]
-            if good.any():
-                yield at[good] + offset, places[good] + offset
-
-
-def _compact(text: str) -> np.ndarray:
-    units: np.ndarray = codes(text)
-    units = units[(units != SPACE) & (units != LINE_FEED)]
-    return units
-
-
-def _runs(starts: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(start, start + 1, ... for each start, as many as its length; which start each belongs to)."""
-    owners = np.repeat(np.arange(len(starts)), lengths)
-    return np.arange(len(owners)) + (starts - np.cumsum(lengths) + lengths)[owners], owners
-
-
-def _seed_chars(chars: int) -> int:
-    """Length of the seeds: a multiple of a word, about two thirds of the passages that count."""
-    return 2 * chars // 3 // WORD * WORD
-
-
-def _seed_hashes(units: np.ndarray, size: int, step: int) -> np.ndarray:
-    """A hash, uint64, of the `size` units from positions 0, `step`, 2 * `step`, ... on, read four units at a time."""
-    count = max(len(units) - size + step, 0) // step
-    words = np.ndarray((count, size // WORD), "<u8", np.ascontiguousarray(units), strides=(2 * step, 2 * WORD))
-    hashes: np.ndarray = words @ (constants(size // WORD) | np.uint64(1))
-    return hashes
 
 
 def _template(windows: np.ndarray, groups: np.ndarray, owners: np.ndarray, chars: int) -> np.ndarray:

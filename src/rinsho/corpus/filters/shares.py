@@ -1,6 +1,6 @@
 """What kinds of characters a text is made of, from one table look-up: the ground of several filters.
 
-A text is looked at as UTF-16 code units (`dedup.codes`). A character beyond the basic plane is two units: the
+A text is looked at as UTF-16 code units (`rinsho.overlap.codes`). A character beyond the basic plane is two units: the
 first says what it is, the second is of the class SECOND, which no share counts.
 """
 
@@ -10,7 +10,7 @@ from functools import cache, lru_cache
 
 import numpy as np
 
-from rinsho.corpus.dedup.codes import codes
+from rinsho.overlap.codes import codes
 
 # Classes, uint8. OTHER: letters of other scripts, digits. UNUSUAL: kanji that Japanese encodings (JIS X 0208) lack.
 # PUNCTUATION: the common marks of running text; SYMBOL: everything else.
