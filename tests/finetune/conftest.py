@@ -67,7 +67,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     root, draw = tmp_path_factory.mktemp("base"), random.Random(3)
     texts = ["".join(_sentence(draw) for _ in range(4)) for _ in range(200)]
-    texts += [prompts.CHOICE_SYSTEM + prompts.ENTITIES_SYSTEM] * 20  # asked with every question: few tokens, please
+    texts += [prompts.CHOICE.system + prompts.ENTITIES.system] * 20  # asked with every question: few tokens, please
     (root / "corpus").mkdir()
     with (root / "corpus/texts.jsonl.zst").open("wb") as file:
         write_documents(file, [Document(text, str(number)) for number, text in enumerate(texts)])

@@ -16,7 +16,7 @@ from rinsho.errors import UserError
 from rinsho.finetune import Recipe
 from rinsho.finetune.holding_out import hold_out
 from rinsho.instructions import Conversation
-from rinsho.tasks import Item, document_key, documents
+from rinsho.tasks import Item, document_key, documents, prompts
 from tasks.toy_jmed import pair, write_csv
 from toy_models import toy_folder
 
@@ -32,7 +32,7 @@ def small(**changes: object) -> Recipe:
 def item(task: str, number: int, passage: str, gold: str = "") -> Item:
     kind = "choice" if gold else "entities"
     return Item(
-        f"all/{task}/{number:05d}", task, kind, "", "", "", passage, ("ある", "ない") if gold else (),
+        f"all/{task}/{number:05d}", task, kind, "", prompts.CHOICE, passage, ("ある", "ない") if gold else (),
         (gold or "発熱",), passage, document_key(passage),
     )  # fmt: skip
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from rinsho.tasks import Item
+from rinsho.tasks import Item, prompts
 from rinsho.tasks.intervals import bootstrap_kappa, bootstrap_mean, chance_level, chance_points, wilson
 from rinsho.tasks.score import kappa
 
-CHOICE = Item("smdis/0", "smdis", "choice", "", "", "", "", ("はい", "いいえ"), ("A",), "", "d")
+CHOICE = Item("smdis/0", "smdis", "choice", "", prompts.CHOICE, "", ("はい", "いいえ"), ("A",), "", "d")
 
 
 def test_wilson_equals_scipy() -> None:
@@ -32,6 +32,27 @@ def test_bootstrap_mean_is_deterministic_and_about_right() -> None:
     assert interval is not None
     assert interval == pytest.approx(wilson(200, 400), abs=0.01)
     assert bootstrap_mean([], [], 10, 1) is None
+
+
+def test_weighted_bootstrap_equals_a_plain_loop() -> None:
+    draw = random.Random(4)
+    right, worth = [float(draw.random() < 0.6) for _ in range(50)], [draw.choice([0, 1, 1, 3]) for _ in range(50)]
+    loop = []
+    for row in np.random.default_rng(7).integers(0, 50, size=(200, 50)):
+        loop.append(sum(right[n] * worth[n] for n in row) / sum(worth[n] for n in row))
+    found = bootstrap_mean(right, [str(n) for n in range(50)], 200, 7, weights=worth)
+    assert found == pytest.approx(tuple(np.quantile(loop, [0.025, 0.975])), abs=1e-12)
+    plain = bootstrap_mean(right, [str(n) for n in range(50)], 200, 7)
+    assert plain == bootstrap_mean(right, [str(n) for n in range(50)], 200, 7, weights=[1] * 50)
+    assert bootstrap_mean(right, [str(n) for n in range(50)], 20, 7, weights=[0] * 50) is None
+
+
+def test_many_documents_are_drawn_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    values, documents = [float(n % 3) for n in range(90)], [str(n // 2) for n in range(90)]
+    whole = bootstrap_mean(values, documents, 100, 1)
+    monkeypatch.setattr("rinsho.tasks.intervals.CHUNK", 45 * 7)
+    chunked = bootstrap_mean(values, documents, 100, 1)
+    assert whole and chunked and chunked == pytest.approx(whole)
 
 
 def test_questions_of_one_document_are_drawn_together() -> None:
@@ -72,6 +93,13 @@ def test_chance_levels() -> None:
     number = replace(CHOICE, kind="number", options=(), gold=("26",))
     assert chance_level([two_of_five])[0] == pytest.approx(1 / 10)
     assert chance_level([either])[0] == pytest.approx(2 / 5)
+    withdrawn = replace(two_of_five, id="igakuqa/116A71", year=2022)
+    assert chance_level([withdrawn])[0] == 1 and chance_points([withdrawn, two_of_five]) == pytest.approx(3.3)
     assert chance_level([number])[0] == 0
     assert chance_points([two_of_five, number]) == pytest.approx(0.3)
     assert chance_level([replace(CHOICE, kind="entities")]) == (0.0, "an empty list")
+
+
+def test_no_samples_no_interval() -> None:
+    assert bootstrap_mean([1.0, 0.0], ["a", "b"], 0, 1) is None
+    assert bootstrap_kappa(["A", "B"], ["A", "A"], ["a", "b"], 0, 1) is None

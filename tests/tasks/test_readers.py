@@ -145,6 +145,11 @@ def test_exam_problem(tmp_path: Path) -> None:
         ("[1]", r"999-A.jsonl:2: not a JSON object"),
         ("[" * 100_000, r"999-A.jsonl:2: not JSON"),
         ({**PROBLEM, "problem_id": "x", "answer": ["z"]}, r"999-A.jsonl:2: the answer names no choice"),
+        ({**PROBLEM, "problem_id": "x", "answer": ["a or z"]}, r"999-A.jsonl:2: the answer names no choice"),
+        ({**PROBLEM, "problem_id": "x", "answer": ["a", "a"]}, r"999-A.jsonl:2: the answer names a choice twice"),
+        ({**PROBLEM, "problem_id": "x", "choices": ["肝"]}, r"999-A.jsonl:2: 1 choices; expected 2 to 10"),
+        ({**PROBLEM, "problem_id": "x", "choices": ["肝"] * 11}, r"999-A.jsonl:2: 11 choices"),
+        ({**PROBLEM, "problem_id": "x", "choices": []}, r"999-A.jsonl:2: the answer is not one number"),
         ({**PROBLEM, "problem_id": "x", "answer": "a"}, r"999-A.jsonl:2: answer is missing or not a list"),
         ({**PROBLEM, "problem_id": "x", "points": "many"}, r"999-A.jsonl:2: points is not a number"),
         ({"problem_id": "x"}, r"999-A.jsonl:2: problem_text is missing"),
@@ -154,6 +159,31 @@ def test_exam_problem(tmp_path: Path) -> None:
 def test_wrong_problems_are_named_by_line(tmp_path: Path, row: object, message: str) -> None:
     with pytest.raises(UserError, match=message):
         read_igakuqa(exam(tmp_path, PROBLEM, row))
+
+
+def test_files_of_later_years(tmp_path: Path) -> None:
+    ten = {**PROBLEM, "problem_id": "119A2", "choices": list("あいうえおかきくけこ"), "answer": ["j", "b or i"]}
+    path = (
+        exam(tmp_path, {**PROBLEM, "problem_id": "119A1"}, ten, {**PROBLEM, "problem_id": "X3"})
+        / "data/2030/999-A.jsonl"
+    )
+    metadata = json.dumps({"problem_id": "119A2", "kinki": ["ｂ", " de"]}) + "\n"
+    path.with_name("999-A_metadata.jsonl").write_text(metadata, encoding="utf-8")
+    alone = tmp_path / "119-A.jsonl"
+    alone.write_bytes(path.read_bytes())
+    assert [item.year for item in read_data([alone], "test")] == [2025, 2025, None]
+    assert read_data([tmp_path / "data" / "2030"], "test")[1].forbidden == ("b", "d", "e")
+    assert [item.id for item in read_data([alone], "test", years=[2025])] == ["igakuqa/119A1", "igakuqa/119A2"]
+    assert {item.year for item in read_data([path], "test", tasks=["igakuqa"])} == {2025, None}
+    with pytest.raises(UserError, match=r"no problems of 2024; expected one of 2025"):
+        read_data([alone], "test", years=[2024])
+    with pytest.raises(UserError, match="no file of questions"):
+        read_data([path.with_name("999-A_metadata.jsonl")], "test")
+    with pytest.raises(UserError, match="stands in two"):
+        read_data([alone, path], "test")
+    alone.write_text("{", encoding="utf-8")
+    with pytest.raises(UserError, match=r"119-A.jsonl:1: not JSON"):
+        read_data([alone], "test")
 
 
 def test_layouts_are_found_at_the_top_and_one_level_below(tmp_path: Path) -> None:
@@ -174,6 +204,8 @@ def test_data_folders_that_hold_nothing(tmp_path: Path) -> None:
         read_data([tmp_path], "test")
     with pytest.raises(UserError, match="not there"):
         read_data([tmp_path / "no"], "test")
+    with pytest.raises(UserError, match="unknown task smids"):  # no data could bring it
+        read_data([tmp_path], "test", tasks=["smids"])
     toy_jmed(tmp_path / "a")
     with pytest.raises(UserError, match="unknown task smids"):
         read_data([tmp_path], "test", tasks=["smids"])

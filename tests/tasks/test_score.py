@@ -98,7 +98,7 @@ def test_lists_and_f1_on_random_answers() -> None:
 @pytest.mark.parametrize("weights", [None, "linear"])
 def test_kappa_equals_scikit_learn(weights: str | None) -> None:
     draw = random.Random(3)
-    for _ in range(300):
+    for _ in range(150):
         names = draw.sample([*"ABCDEF", "None"], draw.randint(2, 7))
         gold = [draw.choice([n for n in names if n != "None"] or ["A"]) for _ in range(draw.randint(5, 60))]
         given = [draw.choice(names) if draw.random() < 0.5 else label for label in gold]
@@ -212,14 +212,86 @@ def test_a_long_list_of_near_misses_is_quick() -> None:
         ("A. 肺炎", "None"),
         ("E", "None"),
         ("A,B", "None"),
-        ("回答はA", "None"),
+        ("回答はA", "A"),
+        ("Answer: B", "B"),
+        ("答え: B", "B"),
+        ("回答：Ｂ", "B"),
+        ("The correct answer is (C).", "C"),
+        ("**Answer:** D", "D"),
+        ("理由を述べる。\n答え：選択肢C", "C"),
+        ("Answer: ADE", "None"),
+        ("答え: E", "None"),
+        ("答えはAだと思う", "None"),
+        ("Based on B", "None"),
         ("", "None"),
     ],
 )
 def test_strict_letter(answer: str, expected: str) -> None:
-    assert score.strict_letter(answer, "ABCD", ["肺癌", "肺炎", "胃癌", "なし"]) == expected
+    found = score.strict_letters(answer, "ABCD", ["肺癌", "肺炎", "胃癌", "なし"])
+    assert (found[0] if len(found) == 1 else "None") == expected
 
 
 def test_strict_letters_reads_several() -> None:
     assert score.strict_letters("c, a", "abcde") == ("a", "c")
     assert score.strict_letters("肝\n腎\na、b", "abcde") == ("a", "b")
+    assert score.strict_letters("Answer: A and C", "ABCDE") == ("A", "C")
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("B", "B"),
+        ("Answer: B", "B"),
+        ("答え：Ｂ", "B"),
+        ("**B**", "B"),
+        ("The answer is (B)", "B"),
+        ("Based on the findings, the answer is C because A and D are wrong.", "C"),
+        ("First I thought the answer is A.\nThe correct answer is D, clearly.", "D"),
+        ("正解はBです。", "B"),
+        ("答えは選択肢Cである。", "C"),
+        ("肺炎と考える。\nB", "B"),
+        ("B. 肺炎", "B"),
+        ("肺炎", "B"),
+        ("胃癌。", "C"),
+        ("Based on the findings", ""),
+        ("ADEの可能性", ""),
+        ("答えはAではなくB", ""),
+        ("Aではない", ""),
+        ("Answer: E", ""),
+        ("Answer: ADE", ""),
+        ("Answers vary. A is common", ""),
+        ("the answer is a disease", ""),
+        ("質問に答えられません。A", ""),
+        ("B. 肺癌", ""),
+        ("", ""),
+        ("A" * 20_000, ""),
+    ],
+)
+def test_said_letters(answer: str, expected: str) -> None:
+    assert "".join(score.said_letters(answer, "ABCD", ["肺癌", "肺炎", "胃癌", "なし"])) == expected
+
+
+def test_said_letters_of_other_alphabets_and_equal_options() -> None:
+    assert score.said_letters("the answer is a beta blocker", "abcd", ["x"] * 4) == ()
+    assert score.said_letters("The answer is a.", "abcd", ["x"] * 4) == ("a",)
+    assert score.said_letters("x", "abcd", ["x"] * 4) == ()
+    assert score.said_letters("Answer: h", "abcdefgh", [*"12345678"]) == ("h",)
+    assert score.said_letters("答えはAとCです", "ABCD", [*"1234"]) == ("A", "C")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["答え:" * 5_000, "答え" + " " * 16_000, "答え: option" + " " * 16_000 + "7", "A" + " and A" * 2_600 + "!",
+     "the " * 4_000 + "x", "answer is" + "( " * 8_000, "答え:A" + "とA" * 8_000 + "x", "A" + " " * 16_000 + "x"],
+    ids=range(8),
+)  # fmt: skip
+def test_answers_made_to_be_slow_are_quick(answer: str) -> None:
+    started = time.process_time()
+    score.said_letters(answer, "ABCD", [*"1234"])
+    assert time.process_time() - started < 0.5
+
+
+def test_what_stands_in_the_passage_stays_as_it_was_said() -> None:
+    passage = "朝は38.5℃、夜間に３８．５℃の発熱。"
+    assert score.own_spelling(passage, ["３８．５℃", "38.5℃", "発熱"]) == ["３８．５℃", "38.5℃", "発熱"]
+    assert score.own_spelling("夜間に３８．５℃の発熱。", ["38.5°C"]) == ["３８．５℃"]

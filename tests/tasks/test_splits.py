@@ -10,14 +10,14 @@ import pytest
 
 from real_data import real_data
 from rinsho.errors import UserError
-from rinsho.tasks import Item, Splitting, document_key, documents, read_data, read_jmed, read_train
+from rinsho.tasks import Item, Splitting, document_key, documents, prompts, read_data, read_jmed, read_train
 from rinsho.tasks.grouping import near_groups
 from rinsho.tasks.jmed import pool_of, read_pools
 from rinsho.tasks.splits import OFFER, train_part
 from tasks.toy_jmed import toy_jmed
 
 ROWS = Splitting("row")
-RECORD = Item("x", "nrner", "entities", "d", "", "", "", (), ("発熱",), "", "")
+RECORD = Item("x", "nrner", "entities", "d", prompts.ENTITIES, "", (), ("発熱",), "", "")
 
 
 def test_row_split_subtracts_the_test_rows_of_all_tasks(tmp_path: Path) -> None:

@@ -24,7 +24,6 @@ from rinsho.tasks import Item
 from rinsho.tasks.asking import Asking
 from rinsho.tasks.intervals import chance_level
 from rinsho.tasks.item import legal_choices
-from rinsho.tasks.jmed import LINEAR_KAPPA
 from rinsho.tasks.score import exact_f1, kappa, own_spelling
 from rinsho.tokens import pad_examples
 
@@ -146,7 +145,7 @@ class Validation:
         if items[0].task == "igakuqa" or len(set(gold)) == 1:  # one class only: no kappa is defined for a right model
             right = sum(map(_is_right, items, given))
             return _row("accuracy", right / len(items), len(items), chance_level(items)[0])
-        weights: Literal["linear"] | None = "linear" if items[0].task in LINEAR_KAPPA else None
+        weights: Literal["linear"] | None = "linear" if items[0].ordered else None
         score = kappa(gold, [letters[0] for letters in given], weights)
         return _row("linear_kappa" if weights else "kappa", score, len(items), 0.0)
 

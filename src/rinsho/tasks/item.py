@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal
 
 from rinsho.overlap import key as document_key
+from rinsho.tasks.prompts import Wording
 
 __all__ = [
     "NO_ANSWER", "AnswerForm", "Item", "Kind", "Part", "Split", "TestPart", "answer_text", "choice_text",
-    "document_key", "documents", "gold_letters", "labels", "legal_choices", "list_text", "passages", "short_options",
+    "document_key", "documents", "gold_letters", "labels", "legal_choices", "list_text", "passages", "rotated",
+    "short_options", "unrotated_letter",
 ]  # fmt: skip
 
 Kind = Literal["choice", "entities", "number"]
@@ -19,6 +22,9 @@ Part = Literal["test", "train"]
 Split = Literal["row", "document", "case"]
 TestPart = Literal["published", "own"]
 AnswerForm = Literal["letter", "text_letter"]
+
+_PAIR = re.compile(r"S1:[^\n]*\nS2:[^\n]*\Z")  # how a task of one's own puts two sentences
+OR = " or "  # between gold letters of which either is right (112B30)
 
 NO_ANSWER = "None"  # the benchmark's own word for "no letter found"; a further class in its kappa
 
@@ -29,29 +35,32 @@ class Item:
 
     Attributes:
         id: `smdis/00012` (row of the test file), `all/SMDIS/00012` (row of the pool), `own/all/SMDIS/00012` (row of
-            the pool in a test part of one's own), `igakuqa/112A1`.
-        task: name of the test task (`smdis`); pool rows carry the name of the test task they train.
+            the pool in a test part of one's own), `igakuqa/112A1`, `usmle/step1/00012` (line of step1.jsonl),
+            `triage/00012` and `all/triage/00012` (rows of a task described in YAML).
+        task: name of the test task (`smdis`, `igakuqa`, `usmle`, or the name that its YAML file gives it); pool rows
+            carry the name of the test task they train.
         kind: `choice` (one or more letters), `entities` (a list of strings), `number` (a string of digits).
         tag: sub-task inside the task (`fever`, `d`, `m-key`, ...); empty where there is none.
-        system, prompt: what the model is asked, word for word.
+        wording: the words around the question (`system` and `prompt` are what the model is asked, word for word).
         question: the question cell alone, without the options.
         options: option texts in order; letters follow from the position (see `labels`).
         gold: letters for `choice`, entity strings for `entities`, the digits for `number`.
         passage: the text that is judged (between 「 and 」, the sentence pair, or the whole question).
-        document: hash of the passage in NFKC without white space (`rinsho.overlap.key`).
+        document: hash of the passage in NFKC without white space (`rinsho.overlap.key`), or of the name of the
+            document it is from, where a task of one's own names it.
         cases: names of the hard cases this question belongs to.
         points: what a right answer is worth (IgakuQA), otherwise 1.
         year: year of the examination (IgakuQA), otherwise None.
         figure: the printed question shows a figure that is not in the data (IgakuQA).
         forbidden: letters whose choice is forbidden, kinki (IgakuQA).
+        ordered: the options are the steps of a scale; kappa is weighted linearly.
     """
 
     id: str
     task: str
     kind: Kind
     tag: str
-    system: str
-    prompt: str
+    wording: Wording
     question: str
     options: tuple[str, ...]
     gold: tuple[str, ...]
@@ -62,12 +71,22 @@ class Item:
     year: int | None = None
     figure: bool = False
     forbidden: tuple[str, ...] = ()
+    ordered: bool = False
+
+    @property
+    def system(self) -> str:
+        """The system turn."""
+        return self.wording.system
+
+    @property
+    def prompt(self) -> str:
+        """The user turn."""
+        return self.wording.user(self.question, self.options, len(self.gold))
 
 
 def labels(item: Item) -> tuple[str, ...]:
     """The letters of the options: A, B, ... (JMED-LLM) or a, b, ... (IgakuQA)."""
-    first = ord("a") if item.task == "igakuqa" else ord("A")
-    return tuple(chr(first + position) for position in range(len(item.options)))
+    return item.wording.letters(len(item.options))
 
 
 def passages(item: Item) -> tuple[str, ...]:
@@ -75,7 +94,7 @@ def passages(item: Item) -> tuple[str, ...]:
 
     A sentence pair has no document of its own: training on one of its sentences is already a leak.
     """
-    if item.task != "jcsts":
+    if item.task != "jcsts" and not (item.ordered and _PAIR.match(item.passage)):
         return (item.passage,)
     return tuple(line.split(":", 1)[-1].strip() for line in item.passage.split("\n") if line.strip())
 
@@ -115,12 +134,44 @@ def choice_text(item: Item, letters: Iterable[str], form: AnswerForm) -> str:
 
 def gold_letters(item: Item) -> tuple[str, ...]:
     """The gold letters; of "a or d" (112B30, either is right) the first."""
-    return tuple(gold.split(" or ")[0] for gold in item.gold)
+    return tuple(gold.split(OR)[0] for gold in item.gold)
 
 
 def legal_choices(item: Item) -> list[tuple[str, ...]]:
     """All answers a choice item allows: every single letter, or every set of as many letters as are asked for."""
     return list(combinations(labels(item), len(item.gold)))
+
+
+def rotated(item: Item, rotation: int) -> Item:
+    """The same question with its options rolled: printed position p shows the original option (p + rotation) % n.
+
+    Gold and forbidden letters follow their options; the id stays. Lists, numbers and whole rolls stay as they are.
+
+    Source: N3-2 (robustness to the order of the options).
+    """
+    number = len(item.options)
+    if item.kind != "choice" or not number or rotation % number == 0:
+        return item
+    shift = rotation % number
+    return replace(
+        item,
+        options=item.options[shift:] + item.options[:shift],
+        gold=tuple(OR.join(_moved(item, part, -shift) for part in gold.split(OR)) for gold in item.gold),
+        forbidden=tuple(_moved(item, letter, -shift) for letter in item.forbidden),
+    )
+
+
+def unrotated_letter(item: Item, letter: str, rotation: int) -> str:
+    """The letter of the original question for one said about the question that `rotated(item, rotation)` printed.
+
+    What is no letter of the question ("None", for instance) stays as it is.
+    """
+    return _moved(item, letter, rotation) if item.kind == "choice" else letter
+
+
+def _moved(item: Item, letter: str, steps: int) -> str:
+    legal = labels(item)
+    return legal[(legal.index(letter) + steps) % len(legal)] if letter in legal else letter
 
 
 def list_text(entities: Iterable[str]) -> str:

@@ -94,15 +94,15 @@ def _item(row: Row, task: str, identifier: str, cases: dict[tuple[str, int], tup
     no_options: tuple[str, ...] = ()
     if task in ENTITY_TASKS:
         gold, options = _entities(row), no_options
-        system, prompt = prompts.ENTITIES_SYSTEM, question
+        wording = prompts.ENTITIES
     else:
         options = _options(row)
         gold = _letter(row, options)
-        system, prompt = prompts.CHOICE_SYSTEM, prompts.choice_prompt(question, options)
+        wording = prompts.CHOICE
     return Item(
-        id=identifier, task=task, kind="entities" if task in ENTITY_TASKS else "choice", tag=tag, system=system,
-        prompt=prompt, question=question, options=options, gold=gold, passage=passage,
-        document=document_key(passage), cases=cases.get((task, row.number), ()),
+        id=identifier, task=task, kind="entities" if task in ENTITY_TASKS else "choice", tag=tag,
+        wording=wording, question=question, options=options, gold=gold, passage=passage,
+        document=document_key(passage), cases=cases.get((task, row.number), ()), ordered=task in LINEAR_KAPPA,
     )  # fmt: skip
 
 

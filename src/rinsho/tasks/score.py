@@ -12,7 +12,7 @@ import unicodedata
 import warnings
 from collections.abc import Hashable, Sequence
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,60 +23,84 @@ from rinsho.text import clean, clean_aligned
 MAX_ANSWER_CHARS = 16_384  # a benchmark answer has at most 512 tokens of at most 16 characters
 MAX_PAIRS = 20_000  # of gold and given entities whose overlap is looked at, per answer
 
-_FIRST_LETTER = re.compile("[A-F]")
-_LETTER_ALONE = re.compile(r"[\s「『(\[\"'*]*([A-Za-z](?:[ ]?[,、][ ]?[A-Za-z])*)[\s」』)\]\"'*.。:]*\Z")
+# "Answer: (B)", "答えはA,C", "**B**": what leads to the letters of an answer, the letters, and what may close it
+_AROUND = r"[\s:「『(\[\"'*]*"
+_CUE = rf"(?:答え|回答|解答|正解|正答|(?<![A-Za-z])(?i:answers?))\s*(?:は|:|(?i:is|are)\b){_AROUND}"
+_CUE += rf"(?:(?:選択肢|(?i:option|choice)){_AROUND})?"
+_LETTERS = r"([A-Za-z](?:(?:[ ]?[,、][ ]?|と| and )[A-Za-z])*)"
+_LETTER_ALONE = re.compile(rf"{_AROUND}(?:(?i:(?:(?:the|my|final|correct) )*){_CUE})?{_LETTERS}[\s」』)\]\"'*.。:]*\Z")
+# no word ("ADE"), no article ("a beta blocker"), nothing that is denied ("Aではない")
+_CUED = re.compile(rf"{_CUE}{_LETTERS}(?![A-Za-z0-9])(?<!a(?= [a-z]))(?!では(?:な|あり)|でな)")
 _LETTER_FIRST = re.compile(r"([A-Za-z])\s?[.:)、]\s*")
 
 Floats = npt.NDArray[np.float64]
 
 
 def first_letter(answer: str) -> str:
-    """The benchmark's reading of a choice: the first capital A to F anywhere, else "None".
+    """JMED-LLM's reading of a choice: the first capital A to F anywhere, else "None".
 
     >>> first_letter("ADEの可能性は低い"), first_letter("わかりません")
     ('A', 'None')
 
     Source: N3-2.
     """
-    found = _FIRST_LETTER.search(answer)
+    found = re.search("[A-F]", answer)
     return found.group() if found else NO_ANSWER
 
 
 def strict_letters(answer: str, legal: Sequence[str], texts: Sequence[str] = ()) -> tuple[str, ...]:
     r"""The letters an answer gives and nothing else gives; () where it gives none that is legal.
 
-    Read are: the letter(s) alone, a last line with the letter(s) alone (the text-then-letter form), and
-    `letter. text of that option`. Width does not matter.
+    Read are: the letter(s) alone, also after `答え:` or `Answer:`, a last line of that kind (the text-then-letter
+    form), and `letter. text of that option`. Width does not matter.
 
     >>> strict_letters("ADEの可能性は低い\nB", "ABCD"), strict_letters("ADEの可能性", "ABCD")
     (('B',), ())
+    >>> strict_letters("回答：Ｂ", "ABCD"), strict_letters("Answer: A, C", "ABCD")
+    (('B',), ('A', 'C'))
     """
     if len(answer) > MAX_ANSWER_CHARS:
         return ()
     text = unicodedata.normalize("NFKC", answer).strip()
     alone = _LETTER_ALONE.match(text.rsplit("\n", 1)[-1])
     if alone:
-        letters = tuple(sorted({part.strip() for part in re.split("[,、]", alone.group(1))}))
-        return letters if set(letters) <= set(legal) else ()
+        return _legal(alone.group(1), legal)
     first = _LETTER_FIRST.match(text)
-    if first and first.group(1) in legal and len(texts) == len(legal):
-        said = "".join(text[first.end() :].split())
-        if said == "".join(unicodedata.normalize("NFKC", texts[list(legal).index(first.group(1))]).split()):
-            return (first.group(1),)
-    return ()
+    known = dict(zip(legal, texts, strict=False)).get(first.group(1)) if first else None
+    return (first.group(1),) if first and known is not None and _bare(text[first.end() :]) == _bare(known) else ()
 
 
-def strict_letter(answer: str, legal: Sequence[str], texts: Sequence[str] = ()) -> str:
-    """The one letter of `strict_letters`, or "None"."""
-    found = strict_letters(answer, legal, texts)
-    return found[0] if len(found) == 1 else NO_ANSWER
+def said_letters(answer: str, legal: Sequence[str], texts: Sequence[str]) -> tuple[str, ...]:
+    r"""The letters that a free answer comes to, for questions without a rule of their own (USMLE, tasks in YAML).
+
+    The letter(s) alone; else those after the last `答え:`, `正解は`, `The answer is` and the like; else what
+    `strict_letters` reads; else the option whose text the answer is. () where there is none, or one that is not legal.
+
+    >>> options = ["Aspirin", "Based on age", "なし", "発熱"]
+    >>> said_letters("Based on this, the answer is (B).", "ABCD", options), said_letters("発熱。", "ABCD", options)
+    (('B',), ('D',))
+    >>> said_letters("答えはAではない", "ABCD", options), said_letters("Based on this", "ABCD", options)
+    ((), ())
+
+    Source: N3-2.
+    """
+    if len(answer) > MAX_ANSWER_CHARS:
+        return ()
+    text = unicodedata.normalize("NFKC", answer).strip()
+    cued = [] if _LETTER_ALONE.fullmatch(text) else _CUED.findall(text)
+    if cued:
+        return _legal(cued[-1], legal)
+    same = [letter for letter, option in zip(legal, texts, strict=False) if _bare(option) == _bare(text) != ""]
+    return strict_letters(answer, legal, texts) or (tuple(same) if len(same) == 1 else ())
 
 
 def parse_list(answer: str) -> list[Hashable] | None:
     """The list that a Python list literal describes, or None where the answer is none.
 
-    The benchmark evaluates the answer as code; this accepts the same literals and runs nothing. Lists that hold
-    unhashable values (the original stops with an error there) are no answer either.
+    The benchmark evaluates the answer as code; this accepts the same literals and runs nothing. What becomes a list
+    only by running (`['a'] + ['b']`, `list('ab')`, an f-string inside) is no answer: the one deliberate difference.
+    Lists that hold unhashable values (the original stops with an error there) are no answer either, nor is what is
+    longer than MAX_ANSWER_CHARS.
 
     >>> parse_list("['肺癌', '発熱']"), parse_list("__import__('os')"), parse_list("肺癌")
     (['肺癌', '発熱'], None, None)
@@ -84,7 +108,9 @@ def parse_list(answer: str) -> list[Hashable] | None:
     if len(answer) > MAX_ANSWER_CHARS or "[" not in answer:
         return None
     try:
-        value = _literal(answer)
+        with warnings.catch_warnings():  # "\d" or 1if is a warning, and none of the reader's business
+            warnings.simplefilter("ignore")
+            value = ast.literal_eval(answer)
         return value if isinstance(value, list) and all(_is_hashable(entry) for entry in value) else None
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return None
@@ -134,11 +160,16 @@ def exact_f1(gold: Sequence[Hashable], given: Sequence[Hashable]) -> float:
 def own_spelling(passage: str, found: Sequence[Hashable]) -> list[Hashable]:
     """The entities of an answer in the passage's own spelling, as the gold ones are: models may see it cleaned.
 
+    What stands in the passage as it was said stays as it is, whatever other spelling stands before it.
+
     >>> own_spelling("夜間に３８．５℃の発熱あり。", ["38.5°C", "肺炎"])
     ['３８．５℃', '肺炎']
     """
     cleaned, places = _aligned(passage) if found else ("", ())
-    return [_raw(entity, passage, cleaned, places) if isinstance(entity, str) else entity for entity in found]
+    return [
+        _raw(entity, passage, cleaned, places) if isinstance(entity, str) and entity not in passage else entity
+        for entity in found
+    ]
 
 
 def official_partial_f1(gold: Sequence[Hashable], given: Sequence[Hashable]) -> float:
@@ -216,12 +247,14 @@ def _matching(credit: list[list[float]]) -> float:
     return float(matrix[rows, columns].sum())
 
 
-def _literal(text: str) -> Any:
-    if "\\" not in text:
-        return ast.literal_eval(text)
-    with warnings.catch_warnings():  # "\d" is a warning, and none of the reader's business
-        warnings.simplefilter("ignore")
-        return ast.literal_eval(text)
+def _legal(said: str, legal: Sequence[str]) -> tuple[str, ...]:
+    letters = tuple(sorted({part.strip() for part in re.split("[,、と]| and ", said)}))
+    return letters if set(letters) <= set(legal) else ()
+
+
+def _bare(text: str) -> str:
+    """A text to compare: half width, without white space and the full stop."""
+    return "".join(unicodedata.normalize("NFKC", text).split()).rstrip("。.")
 
 
 def _is_hashable(value: object) -> bool:
