@@ -185,7 +185,7 @@ def test_rooms_take_an_adapter_for_a_model(adapter: tuple[Path, torch.Tensor], b
     from rinsho import doctor
 
     folder, before = adapter
-    assert sort_inputs([folder, Path("data")]).model == folder
+    assert [subject.path for subject in sort_inputs([folder, Path("data")]).subjects] == [folder]
     assert torch.equal(logits(load_model(folder).cpu()), before)
     assert "adapter, " in doctor.doctor(folder) and "llama: " in doctor.doctor(folder)
 

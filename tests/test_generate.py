@@ -208,3 +208,150 @@ def test_truncated_weights_are_a_user_error(folder: Path, tmp_path: Path) -> Non
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(UserError, match="cannot be opened"):
         Generator(copy)
+
+
+def toy_of(kind: str):
+    """A generator of a tiny random model of another family, its tokenizer, and whether it can share beginnings."""
+    import torch
+    import transformers
+
+    from rinsho.generate import Generator
+
+    tokenizer = toy_tokenizer()
+    same = {
+        "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 256,
+        "initializer_range": 0.3, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2,
+    }  # fmt: skip
+    recurrent = {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_chunk_size": 16}
+    name, more = {
+        "llama": ("Llama", {}),
+        "qwen2": ("Qwen2", {}),
+        "mistral": ("Mistral", {"sliding_window": 8}),
+        "gemma3": ("Gemma3", {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]}),
+        "hybrid": ("FalconH1", recurrent),
+        "longrope": ("Phi3", {"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4, "factor": 2.0,
+                                                  "short_factor": [1.0] * 4, "long_factor": [2.0] * 4,
+                                                  "original_max_position_embeddings": 128}}),
+    }[kind]  # fmt: skip
+    config = getattr(transformers, f"{name}TextConfig" if kind == "gemma3" else f"{name}Config")(**same, **more)
+    torch.manual_seed(1)
+    model = getattr(transformers, f"{name}ForCausalLM")(config).eval()
+    return Generator.of(model, tokenizer, f"a toy {kind}")
+
+
+def beginning_alike(count: int, shared: int, most: int = 30) -> list[list[int]]:
+    draw = random.Random(9)
+    start = [1, *(draw.randrange(259, 300) for _ in range(shared - 1))]
+    return [
+        [*start, 259 + row, *(draw.randrange(259, 300) for _ in range(draw.randrange(most)))] for row in range(count)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "shares"),
+    [("llama", True), ("qwen2", True), ("mistral", False), ("gemma3", False), ("hybrid", False), ("longrope", False)],
+)
+def test_prompts_that_begin_alike_are_answered_as_alone(kind: str, shares: bool) -> None:
+    import torch
+
+    generator = toy_of(kind)
+    prompts = sorted(beginning_alike(7, 40), key=len, reverse=True)
+    with torch.inference_mode():
+        together = generator._reader.read(prompts, 4).logits
+        assert (generator._reader.prefix is not None) == shares == generator._reader.in_place
+        alone = torch.cat([generator.model(torch.tensor([prompt])).logits[:, -1] for prompt in prompts])
+    assert (together - alone).abs().max() < 1e-5 * max(1.0, float(alone.abs().max()))
+    answers = generator.generate(prompts, 12)
+    assert answers == [generator.generate([prompt], 12)[0] for prompt in prompts]
+    assert len(set(map(tuple, answers))) > 1
+    options = [[[5, 261], [6], [7, 262, 263]] for _ in prompts]
+    for prompt, sums in zip(prompts, generator.choose(prompts, options), strict=True):
+        assert sums == pytest.approx(generator.choose([prompt], options[:1])[0], abs=1e-4)
+
+
+def test_a_beginning_is_read_once_for_batches_with_the_same_one(folder: Path) -> None:
+    from rinsho.generate import Generator
+
+    generator = Generator(folder)
+    read: list[tuple[int, ...]] = []
+    generator.model.register_forward_pre_hook(
+        lambda _model, _args, given: read.append(tuple(given["input_ids"].shape)), with_kwargs=True
+    )
+    prompts = beginning_alike(4, 120, most=5)
+    answers = generator.choose(prompts, [[[5], [6]]] * 4)
+    assert read[0] == (1, 120) and read[1][0] == 4 and read[1][1] < 6
+    read.clear()
+    assert generator.choose(prompts, [[[5], [6]]] * 4) == answers  # to the last bit
+    assert len(read) == 1 and read[0][0] == 4
+    read.clear()
+    generator.choose(prompts[:1], [[[5], [6]]])
+    generator.choose([prompt[60:] for prompt in prompts], [[[5], [6]]] * 4)
+    assert read[0][0] == 1 and read[1] == (1, 60)
+
+
+def test_a_model_in_memory_may_change_between_calls() -> None:
+    import torch
+
+    generator = toy_of("llama")
+    prompts = beginning_alike(4, 120, most=5)
+    before = generator.choose(prompts, [[[5], [6]]] * 4)
+    with torch.no_grad():
+        for weight in generator.model.parameters():
+            weight.mul_(0.9)
+    after = generator.choose(prompts, [[[5], [6]]] * 4)
+    for prompt, old, new in zip(prompts, before, after, strict=True):
+        assert new == pytest.approx(generator.choose([prompt], [[[5], [6]]])[0], abs=1e-4)
+        assert new != pytest.approx(old, abs=1e-3)
+
+
+def test_parts_and_growth_change_no_answer(generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rinsho.generate import cache
+
+    prompts = [*prompts_of(generator, 30), *beginning_alike(6, 50)]
+    whole = generator.generate(prompts, 20), generator.generate(prompts[-6:], 20)
+    monkeypatch.setattr(cache, "READ_TOKENS", 64)
+    monkeypatch.setattr(cache, "GROWTH", 3)
+    assert (generator.generate(prompts, 20), generator.generate(prompts[-6:], 20)) == whole
+
+
+def test_guessing_repeats_changes_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rinsho.generate import cache, engine
+
+    generator = toy_of("llama")
+    for layer in generator.model.model.layers:  # the last token says nearly all, so that answers end in loops
+        layer.self_attn.o_proj.weight.data *= 0.02
+    prompts = prompts_of(generator, 12)
+    steps: list[tuple[int, ...]] = []
+    hook = generator.model.register_forward_pre_hook(
+        lambda _model, _args, given: steps.append(tuple(given["input_ids"].shape)), with_kwargs=True
+    )
+    answers = {}
+    for stops in ((), (2, 263, 270)):
+        for name, wasted, width in (("plain", 128, 0), ("guessing", 128, 15), ("closing up", 0, 4)):
+            steps.clear()
+            monkeypatch.setattr(cache, "WASTED_COLUMNS", wasted)
+            monkeypatch.setattr(engine, "width_of", lambda guessing, _rows, width=width: width if guessing else 0)
+            answers[name, stops] = generator.generate(prompts, 120, stop_ids=stops), sum(rows for rows, _ in steps)
+        plain, calls = answers["plain", stops]
+        for name in ("guessing", "closing up"):
+            found, fewer = answers[name, stops]
+            assert found == plain
+            assert fewer < 0.9 * calls
+    hook.remove()
+    window = generator.generate([[5] * 200], 100, stop_ids=[])[0]
+    assert len(window) == 57 and window[:20] == generator.generate([[5] * 200], 20, stop_ids=[])[0]
+    assert generator.generate(prompts, 0) == [[]] * 12
+
+
+def test_a_model_with_missing_weights_is_refused(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    from rinsho.generate.loading import load_model
+
+    folder = toy_folder(tmp_path / "toy")
+    weights = load_file(folder / "model.safetensors")
+    weights.pop(next(name for name in weights if "norm" in name))
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"weights of a causal language model are missing \(1 tensors\)"):
+        load_model(folder)

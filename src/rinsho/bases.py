@@ -83,9 +83,16 @@ def quantized_base(folder: Path, quantization: Quantization = "none", dtype: str
                 bnb_4bit_compute_dtype=number,
             )
             more["device_map"] = {"": 0 if torch.cuda.is_available() else "cpu"}
-        model: Any = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, dtype=number, local_files_only=True, trust_remote_code=False, use_safetensors=True, **more
-        )
+        opened: Any = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, dtype=number, local_files_only=True, trust_remote_code=False, use_safetensors=True,
+            output_loading_info=True, **more,
+        )  # fmt: skip
+    model, missing = opened[0], opened[1]["missing_keys"]
+    if missing:  # transformers fills them with random numbers
+        raise UserError(
+            f"weights of a causal language model are missing ({len(missing)} tensors)", where=folder,
+            expected="a whole model that continues text; masked models (BERT) do not",
+        )  # fmt: skip
     for module in model.modules():
         # On some processors the first forward in evaluation mode would repack a 4-bit matrix for a kernel that rounds
         # its constants, has no backward pass, and wants widths in multiples of 64.

@@ -24,6 +24,17 @@ def by_length(costs: Sequence[int], max_rows: int, max_cost: int) -> list[list[i
     return groups
 
 
+def closed_up(places: Sequence[int]) -> list[int]:
+    """The places in an order in which few of them move: the last ones fill the gaps before them.
+
+    >>> closed_up([0, 2, 3, 5])
+    [0, 5, 2, 3]
+    """
+    rest = list(places)
+    kept = set(rest)
+    return [place if place in kept else rest.pop() for place in range(len(rest))]
+
+
 def shorten(ids: Sequence[int], size: int) -> list[int]:
     """At most `size` of the ids: the middle is left out, so the question at the start and the options at the end stay.
 

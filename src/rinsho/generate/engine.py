@@ -16,8 +16,10 @@ import torch
 from rinsho.chat import Message
 from rinsho.chat_template import Renderer, has_chat, renderer
 from rinsho.errors import UserError
-from rinsho.generate.batches import by_length
+from rinsho.generate.batches import by_length, closed_up
+from rinsho.generate.cache import WASTED_COLUMNS, Reader
 from rinsho.generate.loading import load_model, load_tokenizer
+from rinsho.generate.repeats import MAX_GUESSES, Repeats, width_of
 from rinsho.generate.spans import Passage, Pieces, SpanAnswer, piece_bytes, unique
 
 MAX_ROWS = 64
@@ -52,6 +54,7 @@ class Generator:
         folder = Path(folder)
         tokenizer = load_tokenizer(folder)
         self._take(load_model(folder, dtype), tokenizer, folder, max_rows)
+        self._keeps_prefix = True
 
     @classmethod
     def of(
@@ -66,6 +69,7 @@ class Generator:
         self.model, self.tokenizer, self.where, self.max_rows = model, tokenizer, where, max_rows
         self.window: int = getattr(self.model.config, "max_position_embeddings", None) or 1 << 20
         self._pieces: Pieces | None = None
+        self._keeps_prefix = False  # a model in memory may be another one at the next call: it is tuned, or switched
 
     # ------------------------------------------------------------------ text and ids
 
@@ -93,6 +97,10 @@ class Generator:
         """The id that ends an answer: of the model's chat form, or of a text for a base model."""
         return self.render.end_id if has_chat(self.tokenizer) else self.tokenizer.eos_token_id
 
+    @cached_property
+    def _reader(self) -> Reader:
+        return Reader(self.model, self.end_id)
+
     # ------------------------------------------------------------------ answers
 
     def generate(
@@ -116,6 +124,8 @@ class Generator:
             UserError: a prompt leaves no room in the model's window.
         """
         stops = {self.end_id} if stop_ids is None else set(stop_ids)
+        if temperature == 0 and max_new_tokens > 0 and self._reader.in_place:
+            return self._greedy(prompts, max_new_tokens, stops)
         draws = {}
         if temperature > 0:
             draws = {row: torch.Generator().manual_seed(_seed(seed, row)) for row in range(len(prompts))}
@@ -173,7 +183,9 @@ class Generator:
             for prompt, group, most in zip(prompts, options, longest, strict=True)
         ]
         self._check_room(prompts, [most - 1 for most in longest])
-        for rows in by_length(costs, self.max_rows, CHOICE_TOKENS):
+        self._begin()
+        for group in by_length(costs, self.max_rows, CHOICE_TOKENS):
+            rows = sorted(group, key=lambda row: -len(prompts[row]))
             for row, sums in zip(
                 rows, self._choose_batch([prompts[r] for r in rows], [options[r] for r in rows]), strict=True
             ):
@@ -215,13 +227,20 @@ class Generator:
 
     # ------------------------------------------------------------------ the model's steps
 
+    def _begin(self) -> None:
+        """What was kept of another call's prompts goes, where the model may have changed since."""
+        if not self._keeps_prefix:
+            self._reader.prefix = None
+
     @torch.inference_mode()
     def _decode(self, prompts: Sequence[Sequence[int]], max_new_tokens: int, pick: Pick) -> list[list[int]]:
         answers: list[list[int]] = [[] for _ in prompts]
         self._check_room(prompts, [0] * len(prompts))
+        self._begin()
         for group in by_length([len(prompt) + max_new_tokens for prompt in prompts], self.max_rows, BATCH_TOKENS):
             rows = group
-            logits, mask, cache = self._prefill([prompts[row] for row in rows])
+            context = self._reader.read([prompts[row] for row in rows], max_new_tokens)
+            logits = context.logits
             for left in range(max_new_tokens, 0, -1):
                 found = pick(logits, rows)
                 going = []
@@ -233,75 +252,85 @@ class Generator:
                 if not going or left == 1:
                     break
                 if len(going) < len(rows):  # finished answers cost nothing more
-                    keep = torch.tensor(going, device=mask.device)
-                    cache.batch_select_indices(keep)
-                    mask, rows = mask[keep], [rows[place] for place in going]
-                logits, mask = self._next([answers[row][-1] for row in rows], mask, cache)
+                    going = closed_up(going)
+                    context.select(going)
+                    rows = [rows[place] for place in going]
+                logits = context.advance(torch.tensor([answers[row][-1:] for row in rows]))[:, -1]
         return answers
 
-    def _next(self, ids: Sequence[int], mask: torch.Tensor, cache: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits (B, V) after one more id a row, and the mask with its place."""
-        mask = torch.cat([mask, mask.new_ones(len(ids), 1)], 1)
-        output = self.model(
-            input_ids=torch.tensor(ids, device=mask.device)[:, None],
-            attention_mask=mask,
-            position_ids=_positions(mask)[:, -1:],
-            past_key_values=cache,
-            use_cache=True,
-        )
-        return output.logits[:, -1], mask
+    @torch.inference_mode()
+    def _greedy(self, prompts: Sequence[Sequence[int]], max_new_tokens: int, stops: set[int]) -> list[list[int]]:
+        """The likeliest ids, one after another; where answers repeat themselves several are checked in one step.
+
+        Every id is the likeliest one after those before it, as if they were computed one by one.
+        """
+        answers = [Repeats() for _ in prompts]
+        self._check_room(prompts, [0] * len(prompts))
+        self._begin()
+        for group in by_length([len(prompt) + max_new_tokens for prompt in prompts], self.max_rows, BATCH_TOKENS):
+            rows = group
+            limits = {row: min(max_new_tokens, self.window + 1 - len(prompts[row])) for row in rows}
+            room = max_new_tokens + WASTED_COLUMNS + MAX_GUESSES + 1
+            context = self._reader.read([prompts[row] for row in rows], room)
+            likeliest = context.logits.argmax(-1)[:, None].tolist()
+            guesses: list[list[int]] = [[] for _ in rows]
+            while True:
+                taken = [
+                    _take(answers[row], found, guess, limits[row], stops)
+                    for row, found, guess in zip(rows, likeliest, guesses, strict=True)
+                ]
+                going = [place for place, count in enumerate(taken) if count]
+                if not going:
+                    break
+                if len(likeliest[0]) > 1:
+                    context.keep([max(1, count) for count in taken], len(likeliest[0]))
+                if len(going) < len(rows):  # finished answers cost nothing more
+                    going = closed_up(going)
+                    context.select(going)
+                    rows = [rows[place] for place in going]
+                width = width_of(sum(answers[row].repeats for row in rows), len(rows))
+                guesses = [answers[row].guess(min(width, limits[row] - len(answers[row].ids) - 1)) for row in rows]
+                width = max(map(len, guesses))
+                ids = [[answers[row].ids[-1], *guess, *[self.end_id] * (width - len(guess))]
+                       for row, guess in zip(rows, guesses, strict=True)]  # fmt: skip
+                lengths = torch.tensor([[1 + len(guess)] for guess in guesses]) if width else None
+                likeliest = context.advance(torch.tensor(ids), lengths).argmax(-1).tolist()
+        return [answer.ids for answer in answers]
 
     @torch.inference_mode()
     def _steps(self, prompt: Sequence[int], max_new_tokens: int, ids: list[int]) -> Iterator[torch.Tensor]:
         """Logits (V,) for one prompt, step by step; the caller appends the id it took to `ids`."""
         self._check_room([prompt], [0])
-        logits, mask, cache = self._prefill([prompt])
-        for _ in range(min(max_new_tokens, self.window - len(prompt) + 1)):
+        steps = min(max_new_tokens, self.window - len(prompt) + 1)
+        context = self._reader.read([prompt], steps)
+        logits = context.logits
+        for _ in range(steps):
             yield logits[0]
-            logits, mask = self._next(ids[-1:], mask, cache)
-
-    def _prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor, Any]:
-        """Logits after each prompt (B, V), attention mask (B, T) and key/value cache; padding on the left."""
-        width = max(map(len, prompts))
-        device = self.model.device
-        ids = torch.tensor([[self.end_id] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
-        mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
-        output = self.model(
-            input_ids=ids, attention_mask=mask, position_ids=_positions(mask), use_cache=True, logits_to_keep=1
-        )
-        return output.logits[:, -1], mask, output.past_key_values
+            logits = context.advance(torch.tensor([ids[-1:]]))[:, -1]
 
     @torch.inference_mode()
     def _choose_batch(
         self, prompts: Sequence[Sequence[int]], options: Sequence[Sequence[Sequence[int]]]
     ) -> list[list[float]]:
-        logits, mask, cache = self._prefill(prompts)
-        first = torch.log_softmax(logits.float(), -1).cpu()
-        sums = [[float(first[row, option[0]]) for option in group] for row, group in enumerate(options)]
         longer = [
             (row, place) for row, group in enumerate(options) for place, option in enumerate(group) if len(option) > 1
         ]
+        width = max((len(options[row][place]) for row, place in longer), default=1) - 1
+        context = self._reader.read(prompts, width)
+        first = torch.log_softmax(context.logits.float(), -1).cpu()
+        sums = [[float(first[row, option[0]]) for option in group] for row, group in enumerate(options)]
         if not longer:
             return sums
-        width = max(len(options[row][place]) for row, place in longer) - 1
         inputs = torch.full((len(longer), width), self.end_id)
         targets = torch.full((len(longer), width), -1)
         for line, (row, place) in enumerate(longer):
             option = torch.tensor(options[row][place])
             inputs[line, : len(option) - 1], targets[line, : len(option) - 1] = option[:-1], option[1:]
-        picked = torch.tensor([row for row, _ in longer], device=mask.device)
-        cache.batch_select_indices(picked)
-        mask = torch.cat([mask[picked], mask.new_ones(len(longer), width)], 1)
-        output = self.model(
-            input_ids=inputs.to(mask.device),
-            attention_mask=mask,
-            position_ids=_positions(mask)[:, -width:],
-            past_key_values=cache,
-            use_cache=True,
-        )
-        shares = torch.log_softmax(output.logits.float(), -1).cpu()
-        values = shares.gather(-1, targets.clamp(min=0)[..., None])[..., 0].masked_fill(targets < 0, 0.0).sum(-1)
-        for (row, place), value in zip(longer, values.tolist(), strict=True):
+        context.select([row for row, _ in longer])
+        logits = context.advance(inputs)
+        targets = targets.to(logits.device)
+        found = logits.gather(-1, targets.clamp(min=0)[..., None])[..., 0].float() - logits.float().logsumexp(-1)
+        for (row, place), value in zip(longer, found.masked_fill(targets < 0, 0.0).sum(-1).tolist(), strict=True):
             sums[row][place] += value
         return sums
 
@@ -316,9 +345,17 @@ class Generator:
                 )
 
 
-def _positions(mask: torch.Tensor) -> torch.Tensor:
-    """Position of every token counted from its row's first real one; padding gets 0."""
-    return (mask.cumsum(-1) - 1).clamp(min=0)
+def _take(answer: Repeats, found: Sequence[int], guess: Sequence[int], limit: int, stops: set[int]) -> int:
+    """Appends the ids that were found, up to the first that was not guessed; returns their number, 0 at the end."""
+    for count, index in enumerate(found[: len(guess) + 1], 1):
+        if index in stops:
+            return 0
+        answer.append(index)
+        if len(answer.ids) == limit:
+            return 0
+        if count > len(guess) or index != guess[count - 1]:
+            return count
+    raise AssertionError("there is one more id than guesses")
 
 
 def _seed(seed: int, row: int) -> int:
