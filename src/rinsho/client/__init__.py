@@ -29,17 +29,20 @@ class Client:
     Args:
         settings: the endpoint.
         answers: file that keeps the answers (made when missing); None keeps them for this object's life only.
+        too_long_is_answer: a conversation longer than the model's window comes back without text and with the
+            finish_reason `too_long`, for a caller that can shorten it; else it ends the run as every refusal does.
 
     Raises:
         UserError: address or model is missing, the key's variable is empty, or another process uses the answer file.
     """
 
-    def __init__(self, settings: ClientSettings, answers: Path | None) -> None:
+    def __init__(self, settings: ClientSettings, answers: Path | None, too_long_is_answer: bool = False) -> None:
         for problem in check(settings, "endpoint"):
             raise problem
         self.settings = settings
         self.counts = Counts()
         self._answers = Answers(answers)
+        self._too_long_is_answer = too_long_is_answer
 
     def __enter__(self) -> Client:
         return self
@@ -59,7 +62,7 @@ class Client:
         from rinsho.client.asking import Work
 
         out: queue.Queue[Any] = queue.Queue()
-        work = Work(self.settings, self._answers, self.counts, out)
+        work = Work(self.settings, self._answers, self.counts, out, self._too_long_is_answer)
         thread = threading.Thread(target=work.run, args=(iter(requests),), daemon=True, name="rinsho-client")
         thread.start()
         try:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 RETRIED = {408, 409, 425, 429}  # and everything from 500
 FILTERED = {"content_filter", "content_policy_violation"}  # error codes of a 400 that is about this text alone
+TOO_LONG = {"context_length_exceeded", "exceed_context_size_error"}  # those of a 400 about the model's window
+TOO_LONG_SAID = re.compile(r"maximum context length|context (size|window)|\bn_ctx")  # vLLM and others have no such code
 FIRST_WAIT_SECONDS, LAST_WAIT_SECONDS = 0.5, 60.0  # back-off: doubles from the first to the last
 MAX_ASKED_WAIT_SECONDS = 900.0  # a server that asks for more has a daily limit: the run stops instead of waiting
 GRACE_SECONDS = 10.0  # for attempts under way when the caller stops
@@ -52,8 +54,16 @@ class _Stopped(Exception):  # noqa: N818
 class Work:
     """One `ask`: an event loop in a thread of its own, so that connections live on while the caller is busy."""
 
-    def __init__(self, settings: ClientSettings, answers: Answers, counts: Counts, out: queue.Queue[Any]) -> None:
+    def __init__(
+        self,
+        settings: ClientSettings,
+        answers: Answers,
+        counts: Counts,
+        out: queue.Queue[Any],
+        too_long_is_answer: bool = False,
+    ) -> None:
         self.settings, self.answers, self.counts, self.out = settings, answers, counts, out
+        self.too_long_is_answer = too_long_is_answer
         self.url = f"{settings.base_url}/chat/completions"
         self.window = 8 * settings.max_concurrent_requests  # answers that may wait for an earlier one
         self.failed_in_a_row = 0
@@ -230,7 +240,12 @@ class Work:
             raise _Problem(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(error).__name__).lower()) from None
         if status in RETRIED or status >= 500:
             raise _Problem(f"http_{status}", _asked_wait(headers.get("retry-after")))
-        row = _read_answer(content) if status == 200 else _refusal(status, content, self.settings, self.url)
+        if status == 200:
+            row = _read_answer(content)
+        elif status == 400 and self.too_long_is_answer and _is_too_long(content):
+            row = _no_answer("too_long")
+        else:
+            row = _refusal(status, content, self.settings, self.url)
         return {**row, "seconds": round(time.monotonic() - started, 3)}
 
     async def _post(self, body: bytes) -> tuple[int, httpx.Headers, bytes]:
@@ -278,18 +293,34 @@ def _read_answer(content: bytes) -> dict[str, Any]:
         raise _Problem("broken_body") from None
 
 
+def _no_answer(reason: str) -> dict[str, Any]:
+    return {"text": "", "finish_reason": reason, "prompt_tokens": 0, "completion_tokens": 0}
+
+
+def _error(content: bytes) -> tuple[str, str]:
+    """(code, message) of an error's body; the code is empty where there is neither code nor type."""
+    with suppress(ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        body = json.loads(content)
+        error = body.get("error", body)  # some servers have no object around it
+        code, kind = error.get("code"), error.get("type")  # some repeat the status as the code
+        return str(code if isinstance(code, str) and code else kind or code or ""), str(error.get("message") or "")
+    return "", ""
+
+
+def _is_too_long(content: bytes) -> bool:
+    code, message = _error(content)
+    return code in TOO_LONG or TOO_LONG_SAID.search(message) is not None
+
+
 def _refusal(status: int, content: bytes, settings: ClientSettings, url: str) -> dict[str, Any]:
     """An empty answer when the endpoint's own filter refused this one text; everything else ends the run.
 
     Raises:
         UserError: with the status and what to do; never with the endpoint's message, which may quote the text.
     """
-    code = ""
-    with suppress(ValueError, KeyError, AttributeError, TypeError, RecursionError):
-        error = json.loads(content)["error"]
-        code = str(error.get("code") or error.get("type") or "")
+    code, _ = _error(content)
     if status == 400 and code in FILTERED:
-        return {"text": "", "finish_reason": "content_filter", "prompt_tokens": 0, "completion_tokens": 0}
+        return _no_answer("content_filter")
     said = f" ({code})" if re.fullmatch(r"[a-z_]{1,40}", code) else ""
     variable = settings.api_key_variable
     todo = {

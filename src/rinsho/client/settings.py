@@ -78,7 +78,7 @@ class Answer:
 
     id: str
     text: str = ""
-    finish_reason: str = ""  # as the endpoint says it; content_filter or refusal when it would not answer
+    finish_reason: str = ""  # as the endpoint says it; content_filter or refusal when it would not answer, too_long
     prompt_tokens: int = 0
     completion_tokens: int = 0
     seconds: float = 0.0  # of the attempt that was answered
