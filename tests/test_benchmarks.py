@@ -192,3 +192,23 @@ def test_adapter_benchmark_of_the_card_runs_to_the_end_at_toy_sizes(tmp_path):
     losses = [rows[name]["losses"][0] for name in names]
     assert max(losses) - min(losses) < 0.01  # random weights: near log of the vocabulary, rounded or not
     assert losses[0] == pytest.approx(math.log(320), abs=0.1)
+
+
+def test_answers_in_batches_are_compared_with_those_one_by_one(tmp_path):
+    from rinsho.generate import Generator
+    from toy_models import toy_folder
+
+    _script("finetune")
+    evaluate = _script("evaluate")
+    generator = Generator(toy_folder(tmp_path))
+    prompts = [[1, *range(259, 262 + 3 * number)] for number in range(8)]
+    ours, peer = (evaluate.Kept(generator, answer) for answer in (generator.generate, evaluate.one_by_one(generator)))
+    for stops in (None, [2, 270]):
+        assert ours.generate(prompts, 30, stop_ids=stops) == peer.generate(prompts, 30, stop_ids=stops)
+    names = {tuple(prompt): f"toy/{number}" for number, prompt in enumerate(prompts)}
+    assert evaluate.differences(generator, ours, peer, names) == []
+    told = peer.said[tuple(prompts[5])]
+    peer.said[tuple(prompts[5])] = [*told[:3], 1, *told[4:]]
+    (row,) = evaluate.differences(generator, ours, peer, names)
+    assert (row["id"], row["token"]) == ("toy/5", 3)
+    assert row["gap"] > 0

@@ -109,6 +109,15 @@ def _finetune_data(options: argparse.Namespace) -> str:
     return show(recipe, options.inputs or plan.inputs(Path("runs") / name, {}), options.show, color)
 
 
+def _harness(options: argparse.Namespace) -> str:
+    from rinsho.evaluate.harness import write
+
+    return write(
+        options.data, options.out, tasks=options.tasks, years=options.years, form=options.form,
+        rotations=options.rotations,
+    )  # fmt: skip
+
+
 def _merge(options: argparse.Namespace) -> str:
     from rinsho.adapter_merge import merge
 
@@ -254,7 +263,9 @@ def _stage(options: argparse.Namespace) -> int:
     report = plan.room.run(plan.recipe, inputs[options.command], out)
     # Sample answers quote documents: they belong into the run folder, not into a terminal that a batch system logs.
     if report.markdown:  # of torchrun's processes the first one alone has something to say
-        print(report.markdown.partition("\n## Sample answers")[0])
+        print(report.markdown.partition("\n## Sample answers")[0].partition("\n## Among published scores")[0])
+    if (out / "report.html").is_file():
+        print(f"The whole report: {out / 'report.html'}")
     return 0
 
 
@@ -287,6 +298,7 @@ _SAYING: dict[str, Callable[[argparse.Namespace], str | None]] = {
     "corpus report": _corpus_report,
     "tokenizer measure": _measure,
     "finetune data": _finetune_data,
+    "evaluate harness": _harness,
     "adapter show": _adapter,
     "adapter merge": _merge,
 }

@@ -19,13 +19,22 @@ STAGES = {
     "tokenizer": ("rinsho.tokenizer", "CORPUS... [LEXICON.csv...]", "a tokenizer folder (MeCab + Unigram)"),
     "pretrain": ("rinsho.pretrain", "TOKENIZER CORPUS...", "a base model folder"),
     "finetune": ("rinsho.finetune", "MODEL DATA...", "an instruct model folder, or an adapter"),
-    "evaluate": ("rinsho.evaluate", "MODEL DATA...", "answers, scores with chance level and 95 % interval"),
+    "evaluate": (
+        "rinsho.evaluate", "MODEL... DATA... [WORDS.csv...]", "answers, scores with chance level and 95 % interval",
+    ),
+}  # fmt: skip
+DETAILS = {
+    "evaluate": """
+MODEL: a model or adapter folder, the YAML file of an endpoint, answers.jsonl, an earlier evaluation, or a folder of
+checkpoints. DATA: folders or files of questions (docs/tasks.md). WORDS: word lists for the copy-the-lexicon baseline.
+`rinsho evaluate harness --help`: the same questions for lm-evaluation-harness.""",
 }
 ACTIONS = {
     "all": "run the stages of a recipe in order, skipping what is finished",
     "report": "write report.html of a run folder (`all` does it at its end)",
     "chat": "talk to a model folder, or to adapters on one base",
     "finetune data": "what data sets hold for a model: rows, lengths, mixture, steps, rendered examples; prints text",
+    "evaluate harness": "the same questions as tasks of lm-evaluation-harness, for models that are tested there",
     "adapter show": "what an adapter is: method, size, its base and whether that is the given one",
     "adapter merge": "an adapter and its base as one plain model folder, with the largest change of a logit",
     "model describe": "parameters, FLOPs, memory while training, key/value cache of a recipe, preset or model folder",
@@ -61,7 +70,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         command = commands.add_parser(
             name,
             help=f"{takes} -> {gives}".replace("%", "%%"),
-            description=f"Takes {takes}; gives {gives}.".replace("%", "%%"),
+            description=f"Takes {takes}; gives {gives}.{DETAILS.get(name, '')}",
             epilog=epilog,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
@@ -89,6 +98,7 @@ def _add_actions(commands: Any) -> None:
     _add_corpus_actions(commands)
     _add_model_actions(commands)
     _add_finetune_actions(commands)
+    _add_harness(commands)
     report = commands.add_parser("report", help=ACTIONS["report"], description=ACTIONS["report"])
     report.add_argument("run", type=Path, metavar="RUN")
     chat = commands.add_parser("chat", help=ACTIONS["chat"], description=ACTIONS["chat"])
@@ -167,6 +177,17 @@ def _add_finetune_actions(commands: Any) -> None:
         "--dtype", choices=("float32", "bfloat16"), default="float32", help="number form of the weights (float32)"
     )
     merge.add_argument("--text", type=Path, metavar="FILE", help="lines to compare logits on (default: invented ones)")
+
+
+def _add_harness(commands: Any) -> None:
+    about = ACTIONS["evaluate harness"]
+    harness = commands.add_parser("evaluate harness", help=about, description=about)
+    harness.add_argument("data", nargs="+", type=Path, metavar="DATA", help="folders or files of questions")
+    harness.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the tasks, for --include_path")
+    harness.add_argument("--tasks", nargs="+", metavar="TASK", help="only these (igakuqa is one)")
+    harness.add_argument("--form", choices=("letter", "text_letter"), default="letter", help="of the answers (letter)")
+    harness.add_argument("--rotations", type=_count, default=0, metavar="N", help="further orders of the options (0)")
+    harness.add_argument("--years", nargs="+", type=_positive, metavar="YEAR", help="IgakuQA years (all)")
 
 
 def _add_tokenizer_actions(commands: Any, arguments: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from rinsho.evaluate import Recipe, check, run
 from rinsho.tasks import Splitting, read_data, read_train
 from tasks.toy_pools import toy_pools
 
-RECIPE = Recipe(tasks=("crade", "smdis"), modes=("free",), bootstrap_samples=20, batch_tokens=20_000)
+RECIPE = Recipe(tasks=("crade", "smdis"), modes=("free",), bootstrap_samples=20, max_batch_tokens=20_000)
 OWN = Splitting("document", "own", 3)
 
 
@@ -37,7 +37,7 @@ def test_the_models_own_part_is_asked_and_kept(tmp_path: Path, monkeypatch: pyte
     numbers = report.numbers
     assert [numbers[name] for name in ("split", "test_part", "split_seed")] == ["document", "own", 3]
     assert "Own test part, not the published one: not comparable with published scores" in report.markdown
-    assert all(row["known"] == 0 for row in numbers["leakage"]) and numbers["leakage"]
+    assert all(row["share"] == 0 for row in numbers["leakage"]) and numbers["leakage"]
     assert {row["task"] for row in numbers["scores"]} == {"crade", "smdis"}
     assert all(set(row["baselines"]) == {"majority", "naive_bayes"} for row in numbers["scores"])
     oracle = use(monkeypatch, Oracle())

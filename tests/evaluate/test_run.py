@@ -18,7 +18,7 @@ from rinsho.evaluate import Recipe, check, run, work
 from rinsho.tasks import document_key
 from tasks.toy_jmed import toy_jmed, write_csv
 
-SMALL = Recipe(bootstrap_samples=50, batch_tokens=400, modes=("free", "constrained", "likelihood"))
+SMALL = Recipe(bootstrap_samples=50, max_batch_tokens=400, modes=("free", "constrained", "likelihood"), plot=False)
 PRODUCTS = ("answers.jsonl", "asked.json", "scores.json")
 EXAM = {"problem_id": "999A1", "problem_text": "二つ選べ。", "choices": ["肝", "腎", "肺"], "text_only": True,
         "answer": ["a", "c"], "points": "3"}  # fmt: skip
@@ -56,7 +56,7 @@ def say(prompt: str) -> str:
     if "リスト形式" in prompt:
         return "['発熱', '咳嗽']"
     if "問題: " in prompt:
-        return "26" if "数値" in prompt else "ａ,Ｃ"
+        return "26" if "数値" in prompt else "a,c"
     return "A" if "昨日" in prompt else "B"
 
 
@@ -130,14 +130,14 @@ def test_leakage_by_the_models_own_list(tmp_path: Path, monkeypatch: pytest.Monk
     use(monkeypatch, Oracle(say))
     numbers = run(SMALL, given, tmp_path / "out").numbers
     (smdis,) = [row for row in numbers["leakage"] if row["task"] == "smdis"]
-    assert (smdis["known"], smdis["passages"], smdis["share"]) == (1, 2, 0.5)
+    assert (smdis["exact"], smdis["passages"], smdis["share"]) == (1, 2, 0.5)
     assert numbers["leakage_source"] == "documents listed in the model folder"
 
 
 def test_leakage_by_split_or_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, Oracle(say))
     numbers = run(SMALL, inputs(tmp_path, {"split": "row"}), tmp_path / "row").numbers
-    assert {row["task"]: row["known"] for row in numbers["leakage"]}["smdis"] == 1
+    assert {row["task"]: row["exact"] for row in numbers["leakage"]}["smdis"] == 1
     (tmp_path / "model/rinsho.json").unlink()
     numbers = run(SMALL, inputs(tmp_path), tmp_path / "unknown").numbers
     assert numbers["leakage"] == [] and numbers["leakage_source"].startswith("unknown")
@@ -168,7 +168,7 @@ def test_a_kill_at_any_piece_changes_nothing(tmp_path: Path, monkeypatch: pytest
 def test_scores_do_not_depend_on_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, Oracle(say))
     small = run(SMALL, inputs(tmp_path), tmp_path / "small").numbers
-    large = run(SMALL.model_copy(update={"batch_tokens": 100_000}), inputs(tmp_path), tmp_path / "large").numbers
+    large = run(SMALL.model_copy(update={"max_batch_tokens": 100_000}), inputs(tmp_path), tmp_path / "large").numbers
     assert small == large
     assert (tmp_path / "small/answers.jsonl").read_bytes() == (tmp_path / "large/answers.jsonl").read_bytes()
 
@@ -186,7 +186,7 @@ def test_scoring_again_asks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [again[name] for name in ("model", "split", "leakage")] == [
         first[name] for name in ("model", "split", "leakage")
     ]
-    assert first["leakage"][0]["known"] == 1
+    assert first["leakage"][0]["exact"] == 1
     assert (tmp_path / "again/answers.jsonl").read_bytes() == (tmp_path / "first/answers.jsonl").read_bytes()
 
 
@@ -200,7 +200,7 @@ def test_answers_from_elsewhere(tmp_path: Path) -> None:
     assert numbers["scores"][0]["score"] == 0.5  # the question without an answer counts as wrong
     assert numbers["answers"]["of_unknown_questions"] == 1
     file.write_text('{"id": "smdis/00000"}\n', encoding="utf-8")
-    with pytest.raises(UserError, match=r"theirs.jsonl:1: no id or no answer"):
+    with pytest.raises(UserError, match=r"theirs.jsonl:1: (id|answer) is missing or not text"):
         run(recipe, [file, *given[1:]], tmp_path / "bad")
 
 
@@ -237,18 +237,35 @@ def test_without_pools_there_are_no_baselines_and_a_note(tmp_path: Path, monkeyp
     assert "no baselines" in report.numbers["training_note"] and "no baselines" in report.markdown
 
 
+def empty(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda paths: paths[:1], "too few inputs"),
-        (lambda paths: [paths[1], paths[1]], "neither a model folder nor a file of answers"),
-        (lambda paths: [paths[0], paths[0]], "neither JMED-LLM nor IgakuQA"),
+        (lambda paths: paths[:1], "no benchmark data among the inputs"),
+        (lambda paths: [paths[1], paths[1]], "no model among the inputs"),
+        (lambda paths: [paths[0], empty(paths[0].parent / "empty")], "neither"),
         (lambda paths: [paths[0], paths[1], paths[1] / "no.csv"], "not there"),
     ],
 )
 def test_check_finds_wrong_inputs(tmp_path: Path, change, message: str) -> None:
     (problem,) = check(SMALL, change(inputs(tmp_path)))
     assert re.search(message, str(problem))
+
+
+def test_a_stage_that_is_not_finished_is_told_of_and_the_data_are_looked_at(tmp_path: Path) -> None:
+    """`rinsho all`, killed while it tuned, checks the evaluation before it goes on: the model is half there."""
+    half = tmp_path / "finetune"
+    half.mkdir()
+    (half / "manifest.json").write_text("{}", encoding="utf-8")
+    given = [half, *inputs(tmp_path)[1:]]
+    (problem,) = check(SMALL, given)
+    assert str(problem).startswith(f"{half}: this stage has not finished")
+    found = check(SMALL.model_copy(update={"tasks": ("smids",)}), given)
+    assert ["unknown task smids" in str(problem) for problem in found] == [False, True]
 
 
 def test_check_finds_unknown_tasks_and_passes_good_ones(tmp_path: Path) -> None:
@@ -266,7 +283,7 @@ def test_with_a_real_generator(tmp_path: Path) -> None:
     data = inputs(tmp_path)[1:]
     recipe = SMALL.model_copy(update={"max_new_tokens": 16, "max_new_tokens_choice": 8})
     run(recipe, [folder, *data], tmp_path / "small")
-    run(recipe.model_copy(update={"batch_tokens": 50_000}), [folder, *data], tmp_path / "large")
+    run(recipe.model_copy(update={"max_batch_tokens": 50_000}), [folder, *data], tmp_path / "large")
     small, large = answers(tmp_path / "small"), answers(tmp_path / "large")
     assert {key: row["answer"] for key, row in small.items()} == {key: row["answer"] for key, row in large.items()}
     assert small["smdis/00000", "constrained"]["answer"] in ("A", "B")

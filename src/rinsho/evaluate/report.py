@@ -1,13 +1,27 @@
-"""The numbers of an evaluation as tables for people."""
+"""The numbers of an evaluation as tables for people: what a reader needs first, published scores and samples last."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rinsho.evaluate.report_tables import block, board, inline, interval, number, table, text
+from rinsho.score_page import (
+    asked,
+    baselines,
+    exams,
+    has_published,
+    is_sure,
+    leaks,
+    lengths,
+    notes,
+    one_line,
+    shortened,
+    warnings,
+)
+
 Row = Mapping[str, Any]
 
-BASELINES = (("majority", "majority"), ("naive_bayes", "n-gram Bayes"), ("copy_lexicon", "copy lexicon"))
 FURTHER = (
     "accuracy_official", "kappa_official", "accuracy_strict", "kappa_strict", "overlap_f1", "official_exact_f1",
     "official_partial_f1", "answer_rate", "entities_per_answer",
@@ -20,92 +34,137 @@ Entities found in the cleaned text that the model sees are put back into the pas
 are compared. "constrained": \
 the likeliest legal answer, or spans of the passage only; "likelihood": the option text with the highest mean \
 log-probability per token. These modes are different measurements and not to be mixed."""
-
-
-PROMPTS = {
-    "benchmark": "prompts word for word the benchmark's",
-    "short": "short prompts, without options that never change: not comparable with published scores",
-}
-OWN_PART = "**Own test part, not the published one: not comparable with published scores.**"
+ROTATED = (
+    '"other orders": every choice asked again with its options in another order; "same answer": the share of '
+    "questions whose answer stays the same in every order."
+)
+CLASS_ROWS = 100  # a longer table of classes is left to report.html
 
 
 def markdown(numbers: Row) -> str:
-    """The report: scores, hard cases, tags, examinations, leakage, further figures, sample answers."""
+    """The report: what changes the meaning of the scores, the scores, notes, hard cases, leakage, other orders of
+    options, examinations, tags, classes, further figures, lengths; at the end published scores and sample answers."""
     parts = [
         f"# Evaluation of {numbers['model']}\n",
-        f"{numbers['answers']['count']} answers; split of baselines and leakage: {numbers['split']}; "
-        f"answer form: {numbers['answer_form']}; {PROMPTS[numbers['prompt_form']]}.\n",
-        *([OWN_PART + "\n"] if numbers.get("test_part") == "own" else []),
-        _scores(numbers["scores"]),
-        FOOTNOTE + "\n",
+        *(f"**{line}.**\n" for line in warnings(numbers)),
+        f"{asked(numbers)}.\n",
+        _scores(numbers),
+        _notes(numbers),
         _groups("Hard cases", "case", numbers["cases"]),
         _leakage(numbers),
-        _exams(numbers["scores"]),
-        _further(numbers["scores"]),
+        _rotation(numbers["scores"]),
+        _exams(numbers),
         _groups("By tag", "tag", numbers["tags"]),
-        _notes(numbers),
+        _classes(numbers.get("classes", [])),
+        _further(numbers["scores"]),
+        _lengths(numbers),
+        boards(numbers.get("boards", [])),
         _samples(numbers["samples"]),
     ]
     return "\n".join(part for part in parts if part)
 
 
-def _scores(rows: Sequence[Row]) -> str:
-    header = ["task", "mode", "n", "score", "95 %", "chance", *(label for _, label in BASELINES), "κ (95 %)"]
-    return _table(header, [[*_score_cells(row, [row["task"], row["mode"]]), _kappa(row)] for row in rows])
+def boards(found: Sequence[Row]) -> str:
+    """Ours among published scores, one table a benchmark that has such (N3-3)."""
+    found = [one for one in found if has_published(one)]
+    if not found:
+        return ""
+    note = "Ours are **bold**, with 95 % intervals; the others are as published. Numbers in the last column: see below."
+    return "\n".join(["## Among published scores\n", note + "\n", *map(board, found)])
+
+
+def _scores(numbers: Row) -> str:
+    rows, lost = numbers["scores"], shortened(numbers)
+    known = baselines(rows)
+    header = ["task", "mode", "n", "score", "95 %", "chance", *(label for _, label in known), "κ (95 %)"]
+    header += ["shortened prompts"] if lost else []
+    cells = []
+    for row in rows:
+        more = [str(lost.get(row["task"], 0))] if lost else []
+        cells.append([*_score_cells(row, known, [row["task"], row["mode"]]), _kappa(row), *more])
+    return "\n".join(["## Scores\n", table(header, cells), FOOTNOTE + "\n"])
+
+
+def _rotation(rows: Sequence[Row]) -> str:
+    cells = []
+    for row in rows:
+        if turned := row.get("rotation"):
+            figures = [number(value) for value in (row["score"], *map(turned.get, ("mean", "lowest", "same_answer")))]
+            cells.append([row["task"], row["mode"], str(turned.get("orders", "")), *figures])
+    if not cells:
+        return ""
+    header = ["task", "mode", "orders", "as printed", "other orders: mean", "lowest", "same answer"]
+    return f"## Options in other orders\n\n{ROTATED}\n\n" + table(header, cells)
 
 
 def _groups(title: str, column: str, rows: Sequence[Row]) -> str:
     if not rows:
         return ""
-    header = ["task", column, "mode", "n", "score", "95 %", "chance", *(label for _, label in BASELINES)]
-    return f"## {title}\n\n" + _table(header, [_score_cells(r, [r["task"], r["group"], r["mode"]]) for r in rows])
+    known = baselines(rows)
+    header = ["task", column, "mode", "n", "score", "95 %", "chance", *(label for _, label in known)]
+    cells = [_score_cells(row, known, [row["task"], row["group"], row["mode"]]) for row in rows]
+    return f"## {title}\n\n" + table(header, cells)
 
 
-def _score_cells(row: Row, first: list[str]) -> list[str]:
-    score = f"**{_number(row['score'])}**" if row["above_chance"] else _number(row["score"])
-    trivial = [_number(row["baselines"].get(name)) for name, _ in BASELINES]
-    return [*first, str(row["n"]), score, _interval(row["interval"]), _number(row["chance"]), *trivial]
+def _score_cells(row: Row, known: Sequence[tuple[str, str]], first: list[str]) -> list[str]:
+    score = f"**{number(row['score'])}**" if is_sure(row) else number(row["score"])
+    trivial = [number(row["baselines"].get(name)) for name, _ in known]
+    return [*first, str(row["n"]), score, interval(row["interval"]), number(row["chance"]), *trivial]
 
 
 def _kappa(row: Row) -> str:
     value = row["also"].get("kappa")
-    return "" if value is None else f"{_number(value)} {_interval(row['kappa_interval'])}"
+    return "" if value is None else f"{number(value)} {interval(row['kappa_interval'])}"
 
 
 def _leakage(numbers: Row) -> str:
     title = f"## Leakage\n\nSource: {numbers['leakage_source']}.\n"
-    if not numbers["leakage"]:
+    rows = leaks(numbers)
+    if not rows:
         return title
-    scores: dict[str, Row] = {}
-    for row in numbers["scores"]:
-        scores.setdefault(row["task"], row)  # the first mode of each task stands for it
-    cells = []
-    for row in numbers["leakage"]:
-        score = scores.get(row["task"], {})
-        parts = [_number((score.get(name) or {}).get("score")) for name in ("leaked", "clean")]
-        cells.append([row["task"], f"{row['known']} of {row['passages']} ({row['share']:.0%})", *parts])
-    return title + "\n" + _table(["task", "test passages trained on", "score on these", "score on the others"], cells)
+    header = ["task", "source", "mode", "questions", "exact", "near", "too short", "test passages", "leaked", "share"]
+    header += ["score on seen ones", "on the others"]
+    counts = ("questions", "exact", "near", "too_short", "passages", "passages_leaked")
+    cells = [
+        [row["task"], row["source"], row["mode"], *(text(row[name]) for name in counts),
+         "-" if row["share"] is None else f"{row['share']:.0%}", _part(row["leaked"]), _part(row["clean"])]
+        for row in rows
+    ]  # fmt: skip
+    note = "Exact, near and too short (to tell) count questions. Intervals are Wilson's; n: questions.\n"
+    return "\n".join([title, table(header, cells), note])
 
 
-def _exams(rows: Sequence[Row]) -> str:
-    exams = [row for row in rows if "points" in row["also"]]
-    if not exams:
+def _part(part: Row) -> str:
+    if part["score"] is None:
+        return "-" if part["n"] is None else f"- (n {part['n']})"
+    bounds = f" {interval(part['interval'])}" if part["interval"] else ""
+    return f"{number(part['score'])}{bounds} (n {part['n']})"
+
+
+def _exams(numbers: Row) -> str:
+    rows = exams(numbers)
+    if not rows:
         return ""
-    header = ["examination", "mode", "points", "of", "chance", "tolerant reading", "text only", "forbidden choices"]
+    header = [
+        "examination", "mode", "points", "95 %", "of", "passes", "chance", "tolerant reading", "text only",
+        "forbidden choices",
+    ]  # fmt: skip
     cells = []
-    for row in exams:
+    for row in rows:
         also = row["also"]
         text_only = f"{also['points_text_only']} of {also['points_text_only_total']}"
-        points = [str(also["points"]), str(also["points_total"]), f"{also['points_chance']:.1f}"]
+        points = [str(also["points"]), interval(also.get("points_interval"), ".0f"), str(also["points_total"])]
+        points += [row["verdict"], f"{also['points_chance']:.1f}"]
         cells.append(
             [row["task"], row["mode"], *points, str(also["points_tolerant"]), text_only, str(also["forbidden_chosen"])]
         )
-    return "## Examinations\n\nThe pass line is at about 75 %.\n\n" + _table(header, cells)
+    note = "The pass line is at about 75 %; decided on a whole examination whose whole interval is beyond it."
+    return f"## Examinations\n\n{note}\n\n" + table(header, cells)
 
 
 def _further(rows: Sequence[Row]) -> str:
     cells = [
-        [row["task"], row["mode"], *(_number(row["also"].get(name)) for name in FURTHER)]
+        [row["task"], row["mode"], *(number(row["also"].get(name)) for name in FURTHER)]
         for row in rows
         if "points" not in row["also"]
     ]
@@ -115,19 +174,31 @@ def _further(rows: Sequence[Row]) -> str:
         "\n`official_*` are the benchmark's own rules on the answer as it was said. `official_partial_f1` is no "
         "proportion and passes 1; `overlap_f1` is what its name promises.\n"
     )
-    return "## Further figures\n\n" + _table(["task", "mode", *FURTHER], cells) + note
+    return "## Further figures\n\n" + table(["task", "mode", *FURTHER], cells) + note
+
+
+def _classes(rows: Sequence[Row]) -> str:
+    if not rows:
+        return ""
+    if len(rows) > CLASS_ROWS:
+        return f"## By class\n\n{len(rows)} rows, in scores.json and report.html.\n"
+    header = ["task", "mode", "class", "gold", "given", "precision", "recall", "F1"]
+    cells = [
+        [row["task"], row["mode"], row["label"], str(row["gold"]), str(row["given"]),
+         *(number(row[name]) for name in ("precision", "recall", "f1"))]
+        for row in rows
+    ]  # fmt: skip
+    return "## By class\n\n" + table(header, cells)
+
+
+def _lengths(numbers: Row) -> str:
+    rows = [[task, *("" if mean is None else f"{mean:.1f}" for mean in means)] for task, *means in lengths(numbers)]
+    return "## Length of free answers\n\n" + table(["task", "mean tokens", "mean characters"], rows) if rows else ""
 
 
 def _notes(numbers: Row) -> str:
-    notes = [numbers["training_note"]] if numbers["training_note"] else []
-    notes += [warning for manifest in numbers["training"] for warning in manifest["warnings"]]
-    if numbers["answers"]["shortened_prompts"]:
-        count = numbers["answers"]["shortened_prompts"]
-        notes.append(f"{count} prompts were longer than the window and lost their middle")
-    lengths = numbers["answers"]["mean_free_tokens"]
-    if lengths:
-        notes.append("mean tokens of a free answer: " + ", ".join(f"{t} {mean:.1f}" for t, mean in lengths.items()))
-    return "## Notes\n\n" + "\n".join(f"- {note}" for note in notes) + "\n" if notes else ""
+    found = notes(numbers)
+    return "## Notes\n\n" + "\n".join(f"- {note}" for note in found) + "\n" if found else ""
 
 
 def _samples(rows: Sequence[Row]) -> str:
@@ -135,29 +206,10 @@ def _samples(rows: Sequence[Row]) -> str:
         return ""
     parts = ["## Sample answers\n"]
     for row in rows:
-        parts.append(f"### {row['id']} ({row['mode']}), value {_number(row['value'])}\n")
+        parts.append(f"### {row['id']} ({row['mode']}), value {number(row['value'])}\n")
         parts.append(
-            _block(row["prompt"]) + f"\nGold: {_inline(', '.join(row['gold']))}\n\nAnswer:\n\n" + _block(row["answer"])
+            block(row["prompt"])
+            + f"\nGold: {inline(', '.join(row['gold']))}\n\nAnswer:\n\n"
+            + block(one_line(row["answer"]))
         )
     return "\n".join(parts)
-
-
-def _block(text: str) -> str:
-    return "".join(f"    {line}\n" for line in text.splitlines() or [""])
-
-
-def _inline(text: str) -> str:
-    return "`" + text.replace("`", "'").replace("\n", " ") + "`"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
-
-
-def _interval(interval: Sequence[float] | None) -> str:
-    return "" if interval is None else f"[{interval[0]:.3f}, {interval[1]:.3f}]"

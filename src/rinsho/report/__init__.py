@@ -1,22 +1,20 @@
 """A run folder as one page: `report.html` opens offline and shows what happened in every stage.
 
-What was dropped and why, loss over seen tokens, scores with chance and interval, hard cases apart, sample answers,
-sizes and times.
+What was dropped and why, loss over seen tokens, scores among the published ones with chance and interval, hard cases
+apart, sample answers, sizes and times.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from rinsho.errors import UserError
-from rinsho.progress import amount, duration
-from rinsho.run import read_done, read_metrics, write_atomic
+from rinsho.run import read_done, read_metrics
+from rinsho.score_page import BASELINES, interval, pictures, render, score, view
 
-BASELINES = {"majority": "majority", "naive_bayes": "n-gram NB", "copy_lexicon": "copy lexicon"}
 STAGES = ("samples", "corpus", "quality", "tokenizer", "pretrain", "finetune", "evaluate")
 
 
@@ -26,8 +24,6 @@ def write_report(run: Path) -> Path:
     Raises:
         UserError: no stage in the folder has finished, or it is the folder of one stage.
     """
-    import jinja2
-
     stages = read_stages(run)
     if not stages and (run / "manifest.json").is_file():
         raise UserError(
@@ -41,28 +37,19 @@ def write_report(run: Path) -> Path:
             "no finished stage in here", where=run, expected="a run folder of rinsho all", todo="check the path"
         )
     from rinsho.curves import loss_svg
-    from rinsho.report import figures
 
     curves = [loss_svg(read_metrics(run / name), f"{name}: loss over seen tokens") for name in ("pretrain", "finetune")]
     found = evaluation(stages)
-    rows = [{**row, "label": f"{row['task']} ({row['mode']})"} for row in found.get("scores", [])]
-    hard = [{**row, "label": f"{row['group']}: {row['task']} ({row['mode']})"} for row in found.get("cases", [])]
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters |= {"amount": amount, "duration": duration, "score": score, "interval": interval}
-    page = environment.from_string(resources.files(__name__).joinpath("page.html.j2").read_text(encoding="utf-8"))
-    html = page.render(
+    return render(
+        __name__, run / "report.html",
         name=run.resolve().name,
         stages=stages,
         seconds=sum(stage["seconds"] or 0 for stage in stages),
         corpus=next((stage["numbers"] for stage in stages if stage["name"] == "corpus"), None),
         curves=[curve for curve in curves if curve],
-        evaluation=found,
-        pictures=[figures.scores(rows, "scores"), figures.scores(hard, "cases that a shortcut gets wrong")],
-    )
-    write_atomic(run / "report.html", html)
-    return run / "report.html"
+        evaluation=view(found) if found else None,
+        pictures=pictures(found),
+    )  # fmt: skip
 
 
 def terminal_table(run: Path) -> str:
@@ -113,21 +100,12 @@ def evaluation(stages: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return next((stage["numbers"] for stage in stages if stage["name"] == "evaluate"), {})
 
 
-def score(value: float | None) -> str:
-    """A score with three decimals, or a dash."""
-    return "-" if value is None else f"{value:.3f}"
-
-
-def interval(pair: Sequence[float] | None) -> str:
-    """A 95 % interval with three decimals, or a dash."""
-    return "-" if not pair else f"{pair[0]:.3f}-{pair[1]:.3f}"
-
-
 def _table(rows: Sequence[dict[str, Any]], title: str, label: Callable[[dict[str, Any]], str]) -> list[str]:
-    header = [title, "mode", "n", "metric", "score", "95 % interval", "chance", *BASELINES.values(), ""]
+    known = {name: label for name, label in BASELINES.items() if any(name in row["baselines"] for row in rows)}
+    header = [title, "mode", "n", "metric", "score", "95 % interval", "chance", *known.values(), ""]
     lines = [header]
     for row in rows:
-        baselines = [score(row["baselines"].get(name)) for name in BASELINES]
+        baselines = [score(row["baselines"].get(name)) for name in known]
         figures = [row["metric"], score(row["score"]), interval(row["interval"]), score(row["chance"]), *baselines]
         lines.append([label(row), row["mode"], str(row["n"]), *figures, "above chance" if row["above_chance"] else ""])
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
