@@ -160,6 +160,9 @@ def test_a_model_is_added_by_giving_the_finished_runs(tmp_path: Path, monkeypatc
         assert before["numbers"]["scores"] == after["numbers"]["scores"]
     pairs = {(row["model"], row["against"]) for row in more["paired"]}
     assert pairs == {("b", "a"), ("c", "a"), ("c", "b")}
+    # the folder of both stands for them
+    whole = run(RECIPE, [tmp_path / "out", third, data], tmp_path / "whole").numbers
+    assert whole["paired"] == more["paired"]
 
 
 def test_answers_made_elsewhere_are_compared(tmp_path: Path) -> None:
