@@ -182,11 +182,7 @@ def _choice(models: Sequence[Row], published: bool) -> Board:
         board, models, CHOICE_TASKS, lambda row: {row["task"]: Cell(pair(0.0, row["chance"]), 0.0, None, row["n"])},
         baseline,
     )  # fmt: skip
-    if published:
-        listed = read("jmed_choice")
-        for score in listed.scores:
-            add_published(board, score, published_cells(listed.columns, score, 0))
-    return board
+    return _with_published(board, 0) if published else board
 
 
 def _entities(models: Sequence[Row], published: bool) -> Board:
@@ -209,10 +205,14 @@ def _entities(models: Sequence[Row], published: bool) -> Board:
 
     own_rows(board, models, ENTITY_TASKS, cell, None)
     beside(board, models, ENTITY_TASKS, lambda _row: {}, baseline)
-    if published:
-        listed = read("jmed_entities")
-        for score in listed.scores:
-            add_published(board, score, published_cells(listed.columns, score, 1))
+    return _with_published(board, 1) if published else board
+
+
+def _with_published(board: Board, drawn: int) -> Board:
+    """The board with the published rows of its name; of each cell's two figures the one at `drawn` is drawn."""
+    listed = read(board.id)
+    for score in listed.scores:
+        add_published(board, score, published_cells(listed.columns, score, drawn))
     return board
 
 
