@@ -7,6 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
+# of llama.cpp only the library is built, not what reads pictures
+export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF
 
 .PHONY: quickstart test test-slow lint clean
 

@@ -167,7 +167,7 @@ def speed(given: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     import torch
 
     from rinsho.evaluate.ask import by_task
-    from rinsho.generate import Generator
+    from rinsho.generate.engine import Generator
 
     torch.set_num_threads(given.threads)
     generator, items = Generator(given.model), questions(given)
@@ -211,7 +211,7 @@ def prefix(given: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     import torch
 
     from rinsho.evaluate.ask import by_task
-    from rinsho.generate import Generator
+    from rinsho.generate.engine import Generator
     from rinsho.tasks.examples import group as examples_of
 
     torch.set_num_threads(given.threads)

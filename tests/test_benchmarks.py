@@ -195,7 +195,7 @@ def test_adapter_benchmark_of_the_card_runs_to_the_end_at_toy_sizes(tmp_path):
 
 
 def test_answers_in_batches_are_compared_with_those_one_by_one(tmp_path):
-    from rinsho.generate import Generator
+    from rinsho.generate.engine import Generator
     from toy_models import toy_folder
 
     _script("finetune")

@@ -79,7 +79,7 @@ def test_model_opens_with_bare_transformers_and_gives_our_logits(whole, stage):
 
     import torch
 
-    from rinsho.generate import Generator
+    from rinsho.generate.engine import Generator
 
     folder = whole[0] / "run" / stage
     code = (

@@ -38,7 +38,7 @@ def test_every_question_gets_an_answer_until_exit(model: Path, capsys: pytest.Ca
 
 
 def test_old_turns_are_forgotten_and_long_questions_cut(model: Path) -> None:
-    from rinsho.generate import Generator
+    from rinsho.generate.engine import Generator
 
     generator = Generator(model)
     history = [Message("user", "発熱" * 10), Message("assistant", "咳嗽" * 10)] * 3

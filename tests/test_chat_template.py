@@ -412,7 +412,7 @@ def test_an_answer_needs_an_end(tokenizer: Any, tmp_path: Path) -> None:
 def test_a_generator_of_a_model_in_memory_ends_with_the_form() -> None:
     import torch
 
-    from rinsho.generate import Generator
+    from rinsho.generate.engine import Generator
 
     tokenizer = unigram()
     tokenizer.chat_template = CHATML

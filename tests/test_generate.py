@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def generator(folder: Path):
-    from rinsho.generate import Generator
+    from rinsho.generate.engine import Generator
 
     return Generator(folder)
 
@@ -185,7 +185,7 @@ def test_a_passage_without_pieces_gives_the_empty_list() -> None:
 
 
 def test_too_long_a_prompt_and_a_wrong_folder_are_said_clearly(generator, tmp_path: Path) -> None:
-    from rinsho.generate import Generator
+    from rinsho.generate.engine import Generator
 
     with pytest.raises(UserError, match="window"):
         generator.generate([[5] * 300], 4)
@@ -201,7 +201,7 @@ def test_answers_end_at_the_window(generator) -> None:
 def test_truncated_weights_are_a_user_error(folder: Path, tmp_path: Path) -> None:
     import shutil
 
-    from rinsho.generate import Generator
+    from rinsho.generate.engine import Generator
 
     copy = shutil.copytree(folder, tmp_path / "cut")
     weights = copy / "model.safetensors"
@@ -215,7 +215,7 @@ def toy_of(kind: str):
     import torch
     import transformers
 
-    from rinsho.generate import Generator
+    from rinsho.generate.engine import Generator
 
     tokenizer = toy_tokenizer()
     same = {
@@ -271,7 +271,7 @@ def test_prompts_that_begin_alike_are_answered_as_alone(kind: str, shares: bool)
 
 
 def test_a_beginning_is_read_once_for_batches_with_the_same_one(folder: Path) -> None:
-    from rinsho.generate import Generator
+    from rinsho.generate.engine import Generator
 
     generator = Generator(folder)
     read: list[tuple[int, ...]] = []

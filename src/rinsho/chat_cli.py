@@ -15,7 +15,7 @@ from rinsho.model_folder import MANIFEST, read_manifest
 from rinsho.prompting import PromptTemplate, template_of
 
 if TYPE_CHECKING:
-    from rinsho.generate import Generator
+    from rinsho.generate.engine import Generator
 
 NOTICE = (
     "Research model, no medical device: never use its answers for diagnosis or treatment. /exit ends. "
@@ -99,7 +99,7 @@ class Voices:
 
     def __init__(self, model: Path, base: Path | None, adapters: Mapping[str, Path]) -> None:
         from rinsho.adapters import is_adapter
-        from rinsho.generate import Generator
+        from rinsho.generate.engine import Generator
         from rinsho.generate.loading import load_model, load_tokenizer
 
         if base is not None and not is_adapter(model):
@@ -148,7 +148,7 @@ class Voices:
 
     def _open(self, model: Path, base: Path | None, adapters: Mapping[str, Path]) -> dict[str, Generator]:
         from rinsho.adapters import add_adapters, find_base, is_adapter, new_rows
-        from rinsho.generate import Generator
+        from rinsho.generate.engine import Generator
         from rinsho.generate.loading import load_adapter, load_tokenizer
 
         if is_adapter(model):
@@ -205,7 +205,8 @@ def _fitting(
     generator: object, history: list[Message], question: Message, size: int, template: PromptTemplate | None = None
 ) -> list[int]:
     """The prompt of the question with as much history as fits; a question that is too long loses its middle."""
-    from rinsho.generate import Generator, shorten
+    from rinsho.generate.batches import shorten
+    from rinsho.generate.engine import Generator
 
     assert isinstance(generator, Generator)
     while True:

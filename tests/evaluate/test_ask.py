@@ -249,7 +249,7 @@ def test_thoughts_are_no_answers(tmp_path: Path) -> None:
 def test_a_real_base_model_answers_as_if_nothing_stopped_it(tmp_path: Path) -> None:
     """First lines do not depend on the batch, and are those of the text that greedy decoding writes without stops."""
     pytest.importorskip("torch")
-    from rinsho.generate import Generator
+    from rinsho.generate.engine import Generator
     from toy_models import toy_folder
 
     model = Generator(toy_folder(tmp_path / "toy", window=512, chat=False))

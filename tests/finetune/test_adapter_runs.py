@@ -32,7 +32,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory, base: Path, data: Path) -> P
 
 def test_the_product_is_an_adapter_that_answers_on_its_base(tuned: Path, base: Path) -> None:
     from rinsho.chat import Message
-    from rinsho.generate import Generator
+    from rinsho.generate.engine import Generator
 
     assert all((tuned / name).is_file() for name in PRODUCTS) and not (tuned / "model.safetensors").exists()
     about = json.loads((tuned / "rinsho.json").read_text())
@@ -109,7 +109,7 @@ def test_a_quantised_base_learns_almost_alike(
 
 def test_the_alpaca_way(base: Path, tmp_path: Path) -> None:
     """A foreign model without a chat template: plain form, whole text learned, no token added."""
-    from rinsho.generate import Generator
+    from rinsho.generate.engine import Generator
     from toy_models import toy_folder
 
     foreign = toy_folder(tmp_path / "foreign", chat=False)
@@ -126,7 +126,7 @@ def test_the_alpaca_way(base: Path, tmp_path: Path) -> None:
 
 
 def test_another_base_is_refused(tuned: Path, data: Path, tmp_path: Path) -> None:
-    from rinsho.generate import Generator
+    from rinsho.generate.engine import Generator
     from toy_models import toy_folder
 
     other = toy_folder(tmp_path / "other", chat=False)

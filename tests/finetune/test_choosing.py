@@ -42,7 +42,7 @@ def chosen(tmp_path_factory: pytest.TempPathFactory, base: Path, data: Path) -> 
 
 
 def test_the_best_step_is_published_and_the_last_one_kept(chosen: Path) -> None:
-    from rinsho.generate import Generator
+    from rinsho.generate.engine import Generator
 
     numbers = json.loads((chosen / "report.json").read_text())["numbers"]
     looks = numbers["validation"]

@@ -189,7 +189,7 @@ def test_validation_and_evaluation_of_a_quantised_adapter_give_the_same_answers(
 ) -> None:
     pytest.importorskip("bitsandbytes")
     from rinsho.adapters import trained_form
-    from rinsho.generate import Generator
+    from rinsho.generate.engine import Generator
 
     loaded = models.load(folder, small(quantization="int8"), CPU)
     train(loaded, optimizer_of(loaded), 0, 4)

@@ -185,7 +185,7 @@ def test_a_model_that_is_not_ours_is_tuned_too(data: Path, tmp_path: Path) -> No
     import torch
 
     from rinsho.chat import Message
-    from rinsho.generate import Generator
+    from rinsho.generate.engine import Generator
 
     foreign = toy_folder(tmp_path / "foreign", chat=False)
     report = run(

@@ -164,7 +164,7 @@ def _form(recipe: Recipe, facts: Facts) -> AnswerForm:
 
 
 def _open(folder: Path, recipe: Recipe) -> Answering:
-    from rinsho.generate import Generator
+    from rinsho.generate.engine import Generator
 
     model = Generator(folder, threads=recipe.threads)
     if has_chat(model.tokenizer):

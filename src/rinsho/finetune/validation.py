@@ -16,8 +16,8 @@ from rinsho.finetune import Recipe
 from rinsho.finetune.data import conversation
 from rinsho.finetune.memory import rows_at_once
 from rinsho.finetune.models import Loaded, loss
-from rinsho.generate import Generator, shorten
-from rinsho.generate.batches import by_length
+from rinsho.generate.batches import by_length, shorten
+from rinsho.generate.engine import Generator
 from rinsho.instructions import Conversation
 from rinsho.packing import number_of
 from rinsho.tasks import Item

@@ -1,6 +1,5 @@
-"""Model folder -> text, log-probabilities and answers limited to spans of a passage. Importing this loads torch."""
+"""A model answers: text, log-probabilities, answers limited to spans of a passage.
 
-from rinsho.generate.batches import shorten
-from rinsho.generate.engine import Generator
-
-__all__ = ["Generator", "shorten"]
+`engine` answers with torch, in batches that change no answer (tuning, evaluation). `batcher` answers many at once, by
+llama.cpp or by transformers (serving, extraction). Importing this package loads neither.
+"""
