@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rinsho.document import Document, printable_name, write_documents
-from rinsho.token_files import SourceRow, open_encoded, verify_tokens
+from rinsho.token_files import SourceRow, open_encoded, open_tokens, verify_tokens
 from rinsho.token_pieces import NO_COPIES
 from rinsho.token_writing import encode_corpora, write_tokens
 from rinsho.tokenizer.encode import _sources
@@ -87,13 +87,39 @@ def test_encoded_corpora_keep_the_names_of_corpus_and_folder(tmp_path):
     training, held_out = open_encoded([tmp_path / "hospital-tokens", tmp_path / "general-tokens"])
     few = training.sources[0].documents
     assert training.sources == [
-        SourceRow("", few, 4 * few, 2 * few, "hospital", "hospital-tokens"),
-        SourceRow("wiki", *training.sources[1][1:4], "general", "general-tokens"),
+        SourceRow("", few, 4 * few, 2 * few, "hospital", "hospital-tokens", (("", few),)),
+        SourceRow(
+            "wiki", *training.sources[1][1:4], "general", "general-tokens", (("", training.sources[1].documents),)
+        ),
     ]
     assert np.bincount(training.source_of).tolist() == [row.documents for row in training.sources]
     assert training.ids([few - 1, few])[1].startswith("general")
     assert {row.corpus for row in held_out.sources} == {"hospital", "general"}
     assert len(held_out.ids(range(100))) == held_out.manifest["documents"]
+
+
+def test_licences_of_documents_are_counted(tmp_path):
+    said = ["CC-BY-4.0", "CC-BY-NC-4.0", None, "CC-BY-4.0"]
+    for place in (0, 1):  # the counts of two shards add up
+        with (tmp_path / f"{place}.jsonl.zst").open("wb") as file:
+            rows = [{"source": "records"} | ({"license": each} if each else {}) for each in said]
+            write_documents(file, [Document("咳", f"{place}-{n}", meta) for n, meta in enumerate(rows)])
+    shards = [tmp_path / f"{place}.jsonl.zst" for place in (0, 1)]
+    write_tokens(shards, Letters(), tmp_path / "tokens", scratch=tmp_path / "scratch")
+    (row,) = open_tokens(tmp_path / "tokens").sources
+    assert dict(row.licenses) == {"CC-BY-4.0": 4, "CC-BY-NC-4.0": 2, "": 2}
+
+
+def test_token_files_from_before_licences_were_recorded_open(tmp_path):
+    shard(tmp_path / "a.jsonl.zst", [("a", "records", "咳")])
+    write_tokens([tmp_path / "a.jsonl.zst"], Letters(), tmp_path / "tokens", scratch=tmp_path / "scratch")
+    about = json.loads((tmp_path / "tokens" / "tokens.json").read_text())
+    rows = json.loads((tmp_path / "tokens" / "sources.json").read_text())
+    old = json.dumps([{key: row[key] for key in row if key != "licenses"} for row in rows])
+    (tmp_path / "tokens" / "sources.json").write_text(old)
+    about["files"]["sources.json"]["bytes"] = len(old)
+    (tmp_path / "tokens" / "tokens.json").write_text(json.dumps(about))
+    assert [row.licenses for row in open_tokens(tmp_path / "tokens").sources] == [None]
 
 
 def test_the_report_of_encoding_lists_the_largest_sources():

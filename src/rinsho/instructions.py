@@ -7,7 +7,8 @@ A file is a JSON list or JSON lines, in UTF-8. Its rows may have these forms, al
 - exercises: `{"question": …, "options": […] or {"A": …} (optional), "answer": …, "explanation": … (optional)}`
 
 Preference pairs are `{"prompt": text or messages, "chosen": text or messages, "rejected": text or messages}`; the turns
-before the answer may also stand in `chosen` and `rejected`, as TRL allows.
+before the answer may also stand in `chosen` and `rejected`, as TRL allows. A row of any form may name its `license`,
+which is kept for the model card.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from rinsho.prompting import PromptTemplate
 ENDINGS = (".json", ".jsonl")
 FORMS = "instruction and output (Alpaca), messages or conversations (chat), or question and answer (exercises)"
 PAIR_FORM = "prompt, chosen and rejected, each a text or a list of messages"
+LICENSE_CHARACTERS = 100  # of a row's licence that are kept
 ROLES: dict[str, Role] = {
     "system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant",
 }  # fmt: skip
@@ -42,12 +44,14 @@ class Conversation:
         source: the file's name without its ending.
         messages: the turns; the last one is the assistant's.
         documents: what of the row counts as documents, before any template; see `texts`.
+        license: what the row names as its licence; empty for none.
     """
 
     id: str
     source: str
     messages: tuple[Message, ...]
     documents: tuple[str, ...] = ()
+    license: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,7 @@ class Pair:
         id, source: as in `Conversation`.
         messages: the turns before the answer.
         chosen, rejected: the answers.
+        license: as in `Conversation`.
     """
 
     id: str
@@ -65,6 +70,7 @@ class Pair:
     messages: tuple[Message, ...]
     chosen: str
     rejected: str
+    license: str = ""
 
 
 def instruction_files(path: Path) -> list[Path]:
@@ -110,7 +116,8 @@ def read_instructions(path: Path, template: PromptTemplate) -> list[Conversation
         else:
             todo = "for pairs of answers take finetune.objective=dpo" if "chosen" in row else ""
             raise UserError("a row of no known form" + _fields(row), where=where, expected=FORMS, todo=todo)
-        found.append(Conversation(f"{path.stem}/{number:05d}", path.stem, messages, documents))
+        name = f"{path.stem}/{number:05d}"
+        found.append(Conversation(name, path.stem, messages, documents, _license(row)))
     return found
 
 
@@ -133,7 +140,8 @@ def read_pairs(path: Path) -> list[Pair]:
             _check_turns((*before, turns[-1]), f"{where}, {field}")
         if better[-1] == worse[-1]:
             raise UserError("chosen and rejected are the same", where=where, expected="a better and a worse answer")
-        found.append(Pair(f"{path.stem}/{number:05d}", path.stem, before, better[-1].content, worse[-1].content))
+        name, answers = f"{path.stem}/{number:05d}", (better[-1].content, worse[-1].content)
+        found.append(Pair(name, path.stem, before, *answers, _license(row)))
     return found
 
 
@@ -312,6 +320,11 @@ def _optional(row: Mapping[str, Any], field: str, where: str) -> str | None:
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
     return _text(row, field, where)
+
+
+def _license(row: Mapping[str, Any]) -> str:
+    value = row.get("license")
+    return value.strip()[:LICENSE_CHARACTERS] if isinstance(value, str) else ""
 
 
 def _fields(row: Mapping[str, Any]) -> str:

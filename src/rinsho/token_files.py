@@ -3,7 +3,7 @@
     tokens.bin      all documents one after another, each with its begin and end mark (uint16 or uint32)
     documents.npy   int64 offsets into it, one more than documents
     sources.npy     int32, of every document the place of its source in sources.json
-    sources.json    the sources in the order they appear: corpus, source, documents, tokens, characters
+    sources.json    the sources in the order they appear: corpus, source, documents, tokens, characters, licenses
     ids.txt         the documents' ids as JSON strings, a line each
     tokens.json     the manifest: tokenizer, settings, counts, sizes and hashes of the other files
 
@@ -46,7 +46,11 @@ class TokenArray(Protocol):
 
 
 class SourceRow(NamedTuple):
-    """What a corpus has of a source; `folder` names the encoded corpus it was opened from, if it was one."""
+    """What a corpus has of a source.
+
+    `folder` names the encoded corpus it was opened from, if it was one. `licenses` are those that its documents name,
+    with the number of documents ("" names none); None in token files made before they were recorded.
+    """
 
     name: str
     documents: int
@@ -54,6 +58,7 @@ class SourceRow(NamedTuple):
     characters: int
     corpus: str = ""
     folder: str = ""
+    licenses: tuple[tuple[str, int], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -307,9 +312,17 @@ def _read_sources(folder: Path) -> list[SourceRow]:
     try:
         rows = orjson.loads((folder / SOURCES).read_bytes())
         return [
-            SourceRow(row["source"], row["documents"], row["tokens"], row["characters"], row["corpus"]) for row in rows
+            SourceRow(
+                row["source"],
+                row["documents"],
+                row["tokens"],
+                row["characters"],
+                row["corpus"],
+                licenses=tuple(row["licenses"].items()) if "licenses" in row else None,
+            )
+            for row in rows
         ]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise _damaged(folder, f"{SOURCES} is not readable") from None
 
 

@@ -171,7 +171,10 @@ def encode_shard(job: Job, count: Count) -> Encoded:
 
 
 class _Sources:
-    """The sources of a shard in the order they appear, each [name, documents, tokens, characters]."""
+    """The sources of a shard in the order they appear, each [name, documents, tokens, characters, licences].
+
+    Licences are counted by documents, under "" those of which none is told.
+    """
 
     def __init__(self) -> None:
         self.of = array("i")  # of every document
@@ -182,9 +185,11 @@ class _Sources:
         name = printable_name(str(document.meta.get("source") or ""))
         place = self._places.setdefault(name, len(self.rows))
         if place == len(self.rows):
-            self.rows.append([name, 0, 0, 0])
+            self.rows.append([name, 0, 0, 0, {}])
         row = self.rows[place]
-        row[1:] = row[1] + 1, row[2] + tokens, row[3] + len(document.text)
+        row[1:4] = row[1] + 1, row[2] + tokens, row[3] + len(document.text)
+        license_ = printable_name(str(document.meta.get("license") or ""))
+        row[4][license_] = row[4].get(license_, 0) + 1
         self.of.append(place)
 
 

@@ -175,7 +175,7 @@ def _join(pieces: Sequence[Path], corpora: Sequence[str], folder: Path, about: M
     sums = {key: sum(record[key] for record in records) for key in SUMS}
     offsets = np.zeros(sums["documents"] + 1, np.int64)
     source_of = np.empty(sums["documents"], np.int32)
-    sources: dict[tuple[str, str], list[int]] = {}
+    sources: dict[tuple[str, str], list[Any]] = {}
     broken: list[dict[str, str]] = []
     filled = 0
     with atomic_folder(folder) as aside:
@@ -196,22 +196,24 @@ def _join(pieces: Sequence[Path], corpora: Sequence[str], folder: Path, about: M
         (aside / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
-def _merge(sources: dict[tuple[str, str], list[int]], corpus: str, rows: Sequence[Sequence[Any]]) -> Any:
+def _merge(sources: dict[tuple[str, str], list[Any]], corpus: str, rows: Sequence[Sequence[Any]]) -> Any:
     """Adds a piece's sources to those of all and returns the place of each among them, (rows,) int32."""
     places = np.empty(len(rows), np.int32)
-    for row, (name, *counts) in enumerate(rows):
-        known = sources.setdefault((corpus, name), [len(sources), 0, 0, 0])
-        known[1:] = [before + count for before, count in zip(known[1:], counts, strict=True)]
+    for row, (name, documents, tokens, characters, *licenses) in enumerate(rows):
+        known = sources.setdefault((corpus, name), [len(sources), 0, 0, 0, {}])
+        known[1:4] = known[1] + documents, known[2] + tokens, known[3] + characters
+        # a piece of an earlier version, which an interrupted run left, tells none
+        for license_, count in (licenses[0] if licenses else {"": documents}).items():
+            known[4][license_] = known[4].get(license_, 0) + count
         places[row] = known[0]
     return places
 
 
-def _source_lines(sources: Mapping[tuple[str, str], Sequence[int]]) -> bytes:
+def _source_lines(sources: Mapping[tuple[str, str], Sequence[Any]]) -> bytes:
+    keys = ("corpus", "source", "licenses", "documents", "tokens", "characters")
     lines = [
-        orjson.dumps(
-            {"corpus": corpus, "source": name, "documents": documents, "tokens": tokens, "characters": characters}
-        )
-        for (corpus, name), (_, documents, tokens, characters) in sources.items()
+        orjson.dumps(dict(zip(keys, (corpus, name, licenses, *counts), strict=True)))
+        for (corpus, name), (_, *counts, licenses) in sources.items()
     ]
     return b"[\n" + b",\n".join(lines) + b"\n]\n"
 

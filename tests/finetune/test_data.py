@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -178,3 +180,23 @@ def test_check_names_every_problem(base: Path, data: Path, tmp_path: Path) -> No
 def test_a_task_weight_of_zero_for_all_leaves_nothing(recipe: Recipe, data: Path, tokenizer) -> None:
     with pytest.raises(UserError, match="no conversation"):
         read_all(recipe.model_copy(update={"task_weights": {"smdis": 0.0, "nrner": 0.0}}), data, tokenizer)
+
+
+def test_sources_have_the_licences_that_data_and_rows_name(
+    recipe: Recipe, data: Path, tokenizer, tmp_path: Path
+) -> None:
+    from rinsho.finetune.data import read
+
+    rows = [{"instruction": f"{number}とは", "output": "数", "license": "CC-BY-ND-4.0"} for number in range(3)]
+    rows[1].pop("license")
+    (tmp_path / "notes.json").write_text(json.dumps(rows))
+    found = read(recipe, [data, tmp_path / "notes.json"], renderer(tokenizer, "tests")).sources
+    told = {row["source"]: row["licenses"] for row in found}
+    assert told["notes"] == {"CC-BY-ND-4.0": 2, "": 1}
+    assert list(told["nrner"]) == ["CC-BY-NC-SA-4.0"]
+    tokens = sum(len(each.ids) for each in read_all(recipe, data, tokenizer).examples)
+    assert sum(row["tokens"] for row in found if row["source"] != "notes") == tokens
+    shutil.copytree(data, tmp_path / "own")
+    (tmp_path / "own/jmed_llm/licenses.csv").write_text("task,license\n*,invented\nsmdis,\n")
+    told = {row["source"]: row["licenses"] for row in read_all(recipe, tmp_path / "own", tokenizer).sources}
+    assert (list(told["nrner"]), list(told["smdis"])) == (["invented"], [""])

@@ -58,6 +58,10 @@ def test_the_product_opens_with_stock_transformers_and_says_what_it_was_tuned_on
     about = json.loads((tuned / "rinsho.json").read_text())
     assert about["embedding_scale"] == pytest.approx(32**0.5)
     assert about["finetune"]["answer_form"] == "text_letter" and about["finetune"]["tasks"] == ["nrner", "smdis"]
+    before, own = about["data"]
+    assert before == {"stage": "pretrain", "sources": None}  # the base tells nothing, which is told
+    assert [row["licenses"].keys() for row in own["sources"]] == [{"CC-BY-NC-SA-4.0"}, {"CC-BY-4.0"}]
+    assert [row["source"] for row in own["sources"]] == ["nrner", "smdis"]
     keys = (tuned / about["finetune"]["train_documents"]).read_text().split()
     assert keys == sorted(set(keys)) and all(len(key) == 32 for key in keys)
     report = json.loads((tuned / "report.json").read_text())["numbers"]

@@ -11,6 +11,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 import toy_pretraining as toy
 
+from rinsho.document import Document, read_documents, write_documents
 from rinsho.errors import UserError
 from rinsho.model_folder import load_folded, load_unfolded, read_manifest
 from rinsho.pretrain import Recipe, check, run
@@ -213,3 +214,28 @@ def test_what_belongs_to_the_identity_of_a_run():
     assert identity(mixture=mixture) != identity(mixture=dict(reversed(mixture.items())))  # the first match wins
     assert identity(parallelism="zero3", save_every_steps=7) == identity()
     assert identity(on_spike="rollback", save_every_steps=7) != identity(on_spike="rollback")  # where it goes back to
+
+
+def test_the_model_folder_names_its_sources_and_their_licences(stand_in, tmp_path):
+    tokenizer, corpus = toy.toy_inputs(tmp_path)
+    documents = list(read_documents(corpus / "shards/0.jsonl.zst"))
+    told = {0: {"source": "records", "license": "CC-BY-NC-4.0"}, 1: {"source": "general"}, 2: {"source": "general"}}
+    (tmp_path / "told").mkdir()
+    with (tmp_path / "told/a.jsonl.zst").open("wb") as file:
+        write_documents(file, [Document(d.text, d.id, told[number % 3]) for number, d in enumerate(documents)])
+    run(recipe_of(max_tokens=128 * 4), [tokenizer, tmp_path / "told"], tmp_path / "first")
+    (entry,) = read_manifest(tmp_path / "first")["data"]
+    assert entry["stage"] == "pretrain"
+    rows = {row["source"]: row for row in entry["sources"]}
+    assert rows.keys() == {"records", "general"}
+    assert rows["records"]["licenses"] == {"CC-BY-NC-4.0": rows["records"]["documents"]}
+    assert rows["general"]["licenses"] == {"": rows["general"]["documents"]}
+    assert sum(row["share"] for row in rows.values()) == pytest.approx(1, abs=1e-3)
+    # a source that is left out is not named; what the base learned from is not forgotten
+    more = {**toy.SETTINGS, "init_from": "model", "max_tokens": 128 * 2, "copy_fraction": 0.0}
+    more["mixture"] = {"records": 0, "*": 1.0}
+    more.pop("model")
+    run(Recipe.model_validate(more), [tmp_path / "first", tmp_path / "told"], tmp_path / "on")
+    before, after = read_manifest(tmp_path / "on")["data"]
+    assert before == entry
+    assert [row["source"] for row in after["sources"]] == ["general"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,18 @@ from rinsho.finetune.holding_out import hold_out
 from rinsho.finetune.inputs import sort_data
 from rinsho.generate.batches import shorten
 from rinsho.instructions import Conversation, read_instructions, texts
+from rinsho.learned_from import shortened as listed
 from rinsho.overlap import key, near_duplicates, normalised
 from rinsho.packing import Ints
 from rinsho.prompting import read_template
 from rinsho.tasks import Item, Splitting, answer_text, documents, passages, read_data, read_train
 from rinsho.tasks.asking import turns
 from rinsho.tasks.item import list_text
+from rinsho.tasks.licenses import licenses_of
 
 Group = tuple[str, str, str]  # task, tag, answer
 
+LISTED_SOURCES = 50  # of a tuning in `rinsho.json`
 MANY_SHORTENED = 0.1  # of a task's rows: told as a warning
 QUOTED_CHARACTERS = 10  # shorter pieces of a conversation name no document
 QUOTED = re.compile("「([^「」]+)」")
@@ -77,6 +80,7 @@ class Data:
     texts: list[str]  # passages, for the copying warm-up
     held: tuple[list[Item], list[Conversation]] = ((), ())  # type: ignore[assignment]
     warnings: list[str] = field(default_factory=list)  # beside those of the splits
+    sources: list[dict[str, Any]] = field(default_factory=list)  # see `sources_of`
 
 
 def gather(recipe: Recipe, inputs: Sequence[Path]) -> Source:
@@ -146,6 +150,9 @@ def read(recipe: Recipe, inputs: Sequence[Path], render: Renderer) -> Data:
     """
     source = gather(recipe, inputs)
     rows: list[tuple[str, Group, Sequence[Message], str]] = []
+    licenses = licenses_of(inputs)
+    told = {item.id: licenses.get(item.task, "") for item in source.items}
+    told |= {row.id: row.license for row in source.conversations}
     for item in source.items:
         group = (item.task, item.tag, ",".join(item.gold) if item.kind == "choice" else "")
         rows.append((item.id, group, turns(item, recipe.prompt_form), answer_text(item, recipe.answer_form)))
@@ -177,7 +184,19 @@ def read(recipe: Recipe, inputs: Sequence[Path], render: Renderer) -> Data:
     whole = dict.fromkeys([text for item in kept for text in passages(item)] + [t for row in talks for t in texts(row)])
     total = sum(shortened.values())
     warnings = _cut_warnings(Counter(group[0] for _, group, _, _ in rows), shortened, recipe)
-    return Data(examples, sorted(keys), source.splits, total, left_out, list(whole), source.held, warnings)
+    learned = sources_of((example.group[0], told[example.id], len(example.ids)) for example in examples)
+    return Data(examples, sorted(keys), source.splits, total, left_out, list(whole), source.held, warnings, learned)
+
+
+def sources_of(rows: Iterable[tuple[str, str, int]]) -> list[dict[str, Any]]:
+    """What rows (source, licence, tokens) are from, for `rinsho.json`; see `rinsho.learned_from`."""
+    found: dict[str, dict[str, Any]] = {}
+    for source, license_, tokens in rows:
+        row = found.setdefault(source, {"source": source, "documents": 0, "tokens": 0, "licenses": {}})
+        row["documents"] += 1
+        row["tokens"] += tokens
+        row["licenses"][license_] = row["licenses"].get(license_, 0) + 1
+    return listed([found[source] for source in sorted(found)], LISTED_SOURCES)
 
 
 def conversation(

@@ -25,7 +25,7 @@ from rinsho.device import in_bfloat16
 from rinsho.errors import UserError
 from rinsho.files import write_atomic
 from rinsho.finetune import Recipe
-from rinsho.finetune.data import document_keys
+from rinsho.finetune.data import document_keys, sources_of
 from rinsho.finetune.loop import Done, filled
 from rinsho.finetune.memory import rows_at_once
 from rinsho.generate.batches import by_length, shorten
@@ -89,14 +89,17 @@ class PairFeed:
         shortened: how many prompts lost their middle.
         left_out: ids of the pairs that are too long.
         documents: hashes of the users' turns, sorted.
+        sources: what the pairs are from (`rinsho.finetune.data.sources_of`).
     """
 
     def __init__(
         self, recipe: Recipe, pairs: Sequence[tuple[Row, Row]], pad_id: int,
         *, shortened: int = 0, left_out: Sequence[str] = (), documents: Sequence[str] = (),
+        sources: Sequence[dict[str, Any]] = (),
     ) -> None:  # fmt: skip
         self.recipe, self.pairs, self.pad_id = recipe, list(pairs), pad_id
         self.shortened, self.left_out, self.documents = shortened, list(left_out), list(documents)
+        self.sources = list(sources)
         self.pairs_per_step = max(1, recipe.batch_tokens // (2 * recipe.sequence_length))
         if recipe.max_tokens is not None:
             self.steps = max(1, recipe.max_tokens // (2 * self.pairs_per_step * recipe.sequence_length))
@@ -152,6 +155,7 @@ def make_feed(recipe: Recipe, pairs: Sequence[Pair], render: Renderer) -> PairFe
         UserError: a pair is too long and `too_long` is `refuse`, or no pair is left.
     """
     kept: list[tuple[Row, Row]] = []
+    learned: list[tuple[str, str, int]] = []
     left_out: list[str] = []
     documents: set[str] = set()
     shortened = 0
@@ -172,6 +176,7 @@ def make_feed(recipe: Recipe, pairs: Sequence[Pair], render: Renderer) -> PairFe
         shortened += too_long
         chosen, rejected = (_cut(ids, start, room) for ids, start in rows)
         kept.append((chosen, rejected))
+        learned.append((pair.source, pair.license, len(chosen[0]) + len(rejected[0])))
         asked = (message.content for message in pair.messages if message.role == "user")
         documents.update(name for text in asked for name in document_keys(text))
     if not kept:
@@ -180,7 +185,8 @@ def make_feed(recipe: Recipe, pairs: Sequence[Pair], render: Renderer) -> PairFe
             expected="prompts with a chosen and a rejected answer", todo="check the files and sequence_length",
         )  # fmt: skip
     return PairFeed(
-        recipe, kept, render.pad_id, shortened=shortened, left_out=left_out, documents=sorted(documents)
+        recipe, kept, render.pad_id, shortened=shortened, left_out=left_out, documents=sorted(documents),
+        sources=sources_of(learned),
     )  # fmt: skip
 
 

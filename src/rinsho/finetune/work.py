@@ -22,6 +22,7 @@ from rinsho.finetune.preference import PairFeed, Preferences, read_feed
 from rinsho.finetune.report import all_warnings, markdown, numbers_of, rate_warnings, settings_line, tuned
 from rinsho.finetune.seeds import several
 from rinsho.finetune.validation import Validation
+from rinsho.learned_from import learned_from
 from rinsho.model_folder import DOCUMENTS
 from rinsho.run import Report, Stage
 
@@ -70,7 +71,7 @@ def _read(recipe: Recipe, inputs: Sequence[Path], opened: models.Opened, earlier
 
 
 def _of_pairs(feed: PairFeed) -> Data:
-    return Data([], feed.documents, [], feed.shortened, feed.left_out, [])
+    return Data([], feed.documents, [], feed.shortened, feed.left_out, [], sources=feed.sources)
 
 
 def _objective(
@@ -122,6 +123,7 @@ class _Publisher:
             "stage": "finetune",
             "base": models.base_facts(self.base),
             "finetune": tuned(self.recipe, self.data, self.loaded, at, self.earlier),
+            "data": [*learned_from(self.base), {"stage": "finetune", "sources": self.data.sources}],
         }
         models.save(self.loaded, folder, self.base, extra, self.recipe.save_dtype, home)
         documents = sorted(self.earlier.documents.union(self.data.documents))

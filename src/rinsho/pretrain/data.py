@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from rinsho.errors import UserError
+from rinsho.learned_from import shortened
 from rinsho.packing import Ints, permutation
 from rinsho.pretrain import Recipe
 from rinsho.pretrain.checks import copy_problems
@@ -104,7 +105,8 @@ class Data:
         if self.held_out is None:
             return ["*"]
         measured = set(labels(self.held_out_tokens.sources)) if self.held_out_tokens else set()
-        return [row["source"] for row in self._sources() if row["passes"] and row["source"] not in measured]
+        largest = self._sources()[:LISTED]
+        return [row["source"] for row in largest if row["passes"] and row["source"] not in measured]
 
     def figures(self) -> dict[str, Any]:
         """What the report says about the data."""
@@ -116,23 +118,32 @@ class Data:
             "broken_documents": made["broken_records"],
             "rows": len(self.rows),
             "filled_fraction": round(self.rows.inputs / (len(self.rows) * self.rows.sequence_length), 4),
-            "sources": self._sources(),
+            "sources": [{key: row[key] for key in row if key != "licenses"} for row in self._sources()[:LISTED]],
             "validation_documents": held_out.manifest["documents"] if held_out else 0,
             "validation_tokens": held_out.manifest["tokens"] if held_out else 0,
         }
 
+    def learned_from(self) -> list[dict[str, Any]]:
+        """The sources that are trained on, for `rinsho.json`: the largest ones, then the sum of the others."""
+        keys = ("source", "documents", "tokens", "share", "licenses")
+        rows = [{key: row[key] for key in keys} for row in self._sources() if row["passes"]]
+        return shortened(rows, LISTED)
+
     def _sources(self) -> list[dict[str, Any]]:
-        """The largest sources with how often they are seen and their share of the rows that are drawn."""
+        """All sources by tokens, with how often they are seen and their share of the rows that are drawn."""
         inside = np.zeros(len(self.drawn))
         for group, row in zip(self.group_of, self.tokens.sources, strict=True):
             inside[group] += row.tokens if group >= 0 else 0
         known = zip(labels(self.tokens.sources), self.group_of, self.tokens.sources, strict=True)
         found = []
-        for name, group, row in sorted(known, key=lambda each: (-each[2].tokens, each[0]))[:LISTED]:
+        for name, group, row in sorted(known, key=lambda each: (-each[2].tokens, each[0])):
             passes = self.passes[group] if group >= 0 else 0.0
             share = self.drawn[group] / sum(self.drawn) * row.tokens / max(1, inside[group]) if group >= 0 else 0.0
             counts = {"documents": row.documents, "tokens": row.tokens}
-            found.append({"source": name, **counts, "passes": round(passes, 3), "share": round(share, 4)})
+            figures = {"passes": round(passes, 3), "share": round(share, 4)}
+            found.append(
+                {"source": name, **counts, **figures, "licenses": None if row.licenses is None else dict(row.licenses)}
+            )
         return found
 
 

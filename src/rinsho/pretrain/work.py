@@ -14,6 +14,7 @@ from rinsho.checkpoint import publish_checkpoint, step_folder
 from rinsho.device import reproducible
 from rinsho.distributed import World
 from rinsho.files import publish_folder
+from rinsho.learned_from import learned_from
 from rinsho.model import build, parameters_by_part
 from rinsho.model_folder import load_unfolded, publish, read_manifest
 from rinsho.modeling import RinshoForCausalLM
@@ -38,6 +39,7 @@ def work(
     with reproducible(recipe.threads, recipe.deterministic):
         model = _model(recipe, inputs[0], tokenizer)
         config = model.config
+        before = learned_from(inputs[0]) if recipe.init_from == "model" else []
 
         def to_folder(facts: dict[str, Any], weights: Mapping[str, Tensor], folder: Path) -> None:
             extra = {
@@ -46,6 +48,7 @@ def work(
                 "sequence_length": recipe.sequence_length,
                 "tokenizer": fingerprint,
                 **_base(recipe, inputs[0]),
+                "data": [*before, {"stage": "pretrain", "sources": data.learned_from()}],
             }
             publish(config, weights, tokenizer, folder, extra, recipe.save_dtype)
 

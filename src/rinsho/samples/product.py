@@ -15,10 +15,12 @@ from rinsho.samples.forms import COLUMNS, TESTS
 from rinsho.samples.rows import Fresh
 from rinsho.samples.running import documents
 from rinsho.samples.tables import Tables, build, cases_bytes, table_bytes
+from rinsho.tasks.licenses import LICENSES_FILE
 
 if TYPE_CHECKING:
     from rinsho.samples import Recipe
 
+LICENSES = "task,license\n*,invented\n"  # without it the data would be taken for the published benchmarks
 KATAKANA = {code: code + 0x60 for code in range(0x3041, 0x3097)}
 
 
@@ -41,10 +43,13 @@ def write(recipe: Recipe, folder: Path) -> dict[str, int]:
         write_atomic(jmed / "datasets" / "all" / f"{pool}.csv", table_bytes(pool, rows))
         numbers[f"{pool} training rows"] = len(tables.train[pool])
     write_atomic(jmed / "cases.csv", cases_bytes(tables.tests))
+    write_atomic(jmed / LICENSES_FILE, LICENSES)
     for paper in tables.papers:
         place = folder / "tasks" / "igakuqa" / "data" / paper.year
         write_atomic(place / f"{paper.name}.jsonl", paper.lines())
         write_atomic(place / f"{paper.name}_metadata.jsonl", paper.metadata())
+    if tables.papers:
+        write_atomic(folder / "tasks" / "igakuqa" / LICENSES_FILE, LICENSES)
     numbers["IgakuQA-like problems"] = sum(len(paper.problems) for paper in tables.papers)
     write_atomic(folder / "README.md", README)
     return numbers
@@ -97,6 +102,7 @@ People, telephone numbers, mail addresses and web addresses are made up (example
 | `tasks/jmed_llm/datasets/*.csv` | test tables in the form of JMED-LLM |
 | `tasks/jmed_llm/datasets/all/*.csv` | the pools; every test row stands in its pool too, as in the benchmark |
 | `tasks/jmed_llm/cases.csv` | the named hard cases of the test rows (row 0 is the first after the header) |
+| `tasks/*/licenses.csv` | that everything here is invented, for model cards |
 | `tasks/igakuqa/data/<year>/*.jsonl` | an invented national examination in IgakuQA's form |
 
 Made by `rinsho samples`; the same settings give the same bytes. Part of the terms and of the sentence patterns stand
