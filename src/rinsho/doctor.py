@@ -13,7 +13,9 @@ from typing import Any
 
 from rinsho.adapters import find_base, is_adapter
 from rinsho.bases import ADAPTER_WEIGHTS
-from rinsho.errors import UserError
+from rinsho.gguf_header import read_header
+from rinsho.machine import available_bytes, bfloat16_units
+from rinsho.memory import gguf_files, table
 from rinsho.model_folder import read_manifest
 from rinsho.progress import amount
 from rinsho.sizing import kv_cache_bytes_per_token, settings_of
@@ -28,6 +30,8 @@ NEEDS = {
     "quality": ("quality", ("httpx", "floret", "sklearn", "scipy")),
     "tokenizer": ("tokenizer", ("fugashi", "ipadic", "sentencepiece", "tokenizers", "transformers")),
     "pretrain, finetune, chat": ("train", ("torch", "transformers", "safetensors", "fugashi", "ipadic")),
+    "export --to gguf, GGUF files": ("gguf", ("gguf", "llama_cpp")),
+    "serve": ("serve", ("fastapi", "uvicorn", "prometheus_client")),
     "finetune.adapter, adapter": ("adapters", ("torch", "peft", "bitsandbytes")),
     "evaluate": ("evaluate", ("torch", "transformers", "sklearn", "scipy")),
     "pretrain.fp8 (Hopper GPUs)": ("fp8", ("torch", "torchao")),
@@ -35,51 +39,43 @@ NEEDS = {
     "curves --to tensorboard": ("tensorboard", ("tensorboard",)),
     "curves --to wandb": ("wandb", ("wandb",)),
 }
-DISTRIBUTIONS = {"yaml": "pyyaml", "sklearn": "scikit-learn"}
+DISTRIBUTIONS = {
+    "yaml": "pyyaml",
+    "sklearn": "scikit-learn",
+    "llama_cpp": "llama-cpp-python",
+    "prometheus_client": "prometheus-client",
+}
 GIB = 2**30
 
 
 def doctor(model: Path | None = None) -> str:
-    """A page of plain text for the terminal; with a model folder also its sizes and the memory it needs.
+    """A page of plain text for the terminal; with a model also its sizes and the memory it needs in each form.
+
+    Args:
+        model: a model or adapter folder, a GGUF file, or a folder of them.
 
     Raises:
-        UserError: the model folder has no weights.
+        UserError: there are no weights, or an adapter's base is missing.
     """
     lines = ["machine", *(f"  {line}" for line in _machine()), "", "commands"]
     for command, (extra, modules) in NEEDS.items():
         missing = [DISTRIBUTIONS.get(name, name) for name in modules if util.find_spec(name) is None]
         state = f"missing {', '.join(missing)}: pip install 'rinsho[{extra}]'" if missing else "ready"
-        lines.append(f"  {command:<28}{state}")
+        lines.append(f"  {command:<30}{state}")
     lines += ["", "packages", *(f"  {line}" for line in _packages())]
     if model is not None:
         lines += ["", "model", *(f"  {line}" for line in _model(model))]
     return "\n".join(lines)
 
 
-def available_memory_bytes() -> int | None:
-    """Memory that a new process may take, the limit of a container included; None where it cannot be told."""
-    found: list[int] = []
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                found.append(int(line.split()[1]) * 1024)
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-        if limit != "max":
-            found.append(int(limit) - used)
-    except (OSError, ValueError):
-        pass
-    return min(found) if found else None
-
-
 def _machine() -> list[str]:
-    memory = available_memory_bytes()
+    memory, units = available_bytes(), bfloat16_units()
     free = shutil.disk_usage(".").free
     lines = [
         f"{platform.system()} {platform.machine()}, Python {platform.python_version()}, {os.cpu_count()} cores",
         f"memory available: {memory / GIB:.1f} GiB" if memory else "memory available: unknown",
         f"disk free here: {free / GIB:.1f} GiB",
-        f"fast bf16 on this processor: {_bf16_on_cpu()}",
+        f"fast bf16 on this processor: {f'yes ({units})' if units else 'no: train with dtype fp32'}",
     ]
     if util.find_spec("torch") is None:
         return [*lines, "accelerator: unknown without torch"]
@@ -88,16 +84,6 @@ def _machine() -> list[str]:
     if not torch.cuda.is_available():
         return [*lines, "accelerator: none; everything runs on the processor"]
     return [*lines, *(f"accelerator {i}: {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count()))]
-
-
-def _bf16_on_cpu() -> str:
-    try:
-        flags = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags"))
-    except (OSError, StopIteration):
-        return "unknown"
-    if "amx_bf16" in flags:
-        return "yes (AMX)"
-    return "yes (AVX-512)" if "avx512_bf16" in flags else "no: train with dtype fp32"
 
 
 def _packages() -> list[str]:
@@ -113,22 +99,26 @@ def _packages() -> list[str]:
 
 
 def _model(folder: Path) -> list[str]:
-    if is_adapter(folder):
-        return [f"adapter, {amount((folder / ADAPTER_WEIGHTS).stat().st_size)}B, on:", *_model(find_base(folder))]
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
-        raise UserError(
-            "no weights in here", where=folder, expected="a model folder with *.safetensors", todo="check the path"
-        )
-    size = sum(path.stat().st_size for path in weights)
-    memory = available_memory_bytes()
-    verdict = "unknown" if memory is None else "fits" if size * 1.3 < memory else "does not fit: close other programs"
+    """Sizes, and what it takes in each form: an adapter's with its base, a GGUF file's as it is."""
+    needs = ["one text at a time needs, the program included", *(f"  {line}" for line in table(folder))]
+    if files := gguf_files(folder):
+        return [*(_gguf(file) for file in files), *needs]
+    adapted = is_adapter(folder)
+    base = find_base(folder) if adapted else folder
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = json.loads((base / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         config = {}
-    run = f"weights {amount(size)}B, about {size * 1.3 / GIB:.2f} GiB to run: {verdict}"
-    return [*_sizes(folder, config), run, *_cache(config)] if isinstance(config, dict) else [run]
+    about = [*_sizes(base, config), *_cache(config)] if isinstance(config, dict) else []
+    on = [f"adapter, {amount((folder / ADAPTER_WEIGHTS).stat().st_size)}B, on:"] if adapted else []
+    return [*on, *about, *needs]
+
+
+def _gguf(file: Path) -> str:
+    header = read_header(file)
+    found = [f"layers {header.of('block_count')}", f"hidden size {header.of('embedding_length')}",
+             f"positions {header.of('context_length')}"]  # fmt: skip
+    return f"{file.name}: {header.architecture} in {header.file_type}: {', '.join(found)}"
 
 
 def _sizes(folder: Path, config: Mapping[str, Any]) -> list[str]:

@@ -2,7 +2,8 @@
 
     rinsho evaluate MODEL... DATA... [LEXICON.csv]
 
-A MODEL is a model or adapter folder, a YAML file that describes an OpenAI-compatible endpoint, or a file of answers
+A MODEL is a model or adapter folder, a GGUF file (asked through llama.cpp, with the tokenizer that lies beside it; a
+folder of such files is all of them), a YAML file that describes an OpenAI-compatible endpoint, or a file of answers
 made elsewhere (JSON lines with `id` and `answer`, optionally `mode` and `form`), which is only scored; so is the folder
 of an earlier evaluation. With several models each has a run folder of its own below the run folder
 (`evaluate.several`). DATA are folders or files of questions (`rinsho.tasks.read`). Word lists (.csv, .tsv with a column
@@ -146,8 +147,9 @@ def run(recipe: Recipe, inputs: Sequence[Path], out: Path) -> Report:
 
     todo = f"finished models are not asked again when their folders, {out}/NAME, are given in their place"
     several = len(given.subjects) > 1
+    beside = [file for subject in given.subjects for file in subject.beside]
     return perform(
-        "evaluate", recipe, [*rest, *further(recipe)], out, work, also=also, todo=todo if several else ""
+        "evaluate", recipe, [*rest, *further(recipe), *beside], out, work, also=also, todo=todo if several else ""
     )  # fmt: skip
 
 

@@ -64,8 +64,8 @@ def name_of(path: Path) -> str:
     return f"{name_of(above)}/{path.name}" if above.name else path.name
 
 
-def read_facts(folder: Path) -> Facts:
-    """The facts in `rinsho.json` and in `train_documents.txt` of a model or adapter folder.
+def read_facts(folder: Path, name: str | None = None) -> Facts:
+    """The facts in `rinsho.json` and in `train_documents.txt` of a model or adapter folder, under its name or another.
 
     Raises:
         UserError: `rinsho.json` is not JSON, or names a form or split that does not exist.
@@ -85,8 +85,8 @@ def read_facts(folder: Path) -> Facts:
     years = tuple(about.get("igakuqa_years", ()))
     stage = manifest.get("stage")
     return Facts(
-        folder.resolve().name, form, _splitting(about), documents, prompt_form, hashes, years, _seen_tokens(manifest),
-        _number(about.get("steps") if about else manifest.get("steps")), bool(about),
+        name or folder.resolve().name, form, _splitting(about), documents, prompt_form, hashes, years,
+        _seen_tokens(manifest), _number(about.get("steps") if about else manifest.get("steps")), bool(about),
         stage if isinstance(stage, str) else None,
     )  # fmt: skip
 

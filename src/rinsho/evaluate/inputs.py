@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from rinsho.adapters import is_adapter
 from rinsho.errors import UserError
+from rinsho.generate.opening import GGUF, is_gguf
+from rinsho.model_folder import DOCUMENTS, MANIFEST
 from rinsho.tasks.igakuqa import first_row, read_json_lines
 
 WORD_LISTS = (".csv", ".tsv")
@@ -18,6 +20,7 @@ SETTINGS = (".yaml", ".yml")
 ASKED_FILE = "asked.json"  # beside answers.jsonl: the facts of the model that gave the answers
 ANSWERS_FILE = "answers.jsonl"
 SCORES_FILE = "scores.json"
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "user.dic", "chat_template.jinja")
 MAX_ROTATIONS = 1000
 MAX_SHOWN = 60  # characters of an id in a message
 
@@ -29,12 +32,24 @@ class Subject:
     """One model under test.
 
     Attributes:
-        path: a model or adapter folder that is asked (`folder`), a YAML file that describes an OpenAI-compatible
-            endpoint that is asked (`endpoint`), or a file of answers that are only scored (`answers`).
+        path: a model or adapter folder, or a GGUF file, that is asked (`folder`), a YAML file that describes an
+            OpenAI-compatible endpoint that is asked (`endpoint`), or a file of answers that are only scored
+            (`answers`).
     """
 
     path: Path
     kind: Literal["folder", "endpoint", "answers"]
+
+    @property
+    def folder(self) -> Path:
+        """Where the model's `rinsho.json` lies: the folder itself, or that of a GGUF file."""
+        return self.path.parent if self.path.suffix == GGUF and not self.path.is_dir() else self.path
+
+    @property
+    def beside(self) -> list[Path]:
+        """The files beside a GGUF file that its answers and their scores depend on."""
+        names = [] if self.folder == self.path or self.kind != "folder" else [MANIFEST, DOCUMENTS, *TOKENIZER]
+        return [self.folder / name for name in names if (self.folder / name).is_file()]
 
 
 @dataclass(frozen=True)
@@ -47,7 +62,7 @@ class Inputs:
 
 
 def sort_inputs(inputs: Sequence[Path], coming: Sequence[Path] = ()) -> Inputs:
-    """The inputs by what they are. A folder of checkpoints (`step-*`) stands for all of them, in their order.
+    """The inputs by what they are. A folder of checkpoints (`step-*`), or of GGUF files, stands for all of them.
 
     Args:
         inputs: models, data and word lists, in any order.
@@ -71,8 +86,8 @@ def sort_inputs(inputs: Sequence[Path], coming: Sequence[Path] = ()) -> Inputs:
     if not subjects or not data:
         raise UserError(
             f"no {'benchmark data' if subjects else 'model'} among the inputs", where="evaluate",
-            expected="MODEL... DATA...: a folder with config.json or adapter_config.json, an endpoint's YAML file or"
-            " answers.jsonl; and a folder or file of questions",
+            expected="MODEL... DATA...: a folder with config.json or adapter_config.json, a GGUF file, an endpoint's"
+            " YAML file or answers.jsonl; and a folder or file of questions",
             todo="give the models first, then the data",
         )  # fmt: skip
     return Inputs(tuple(subjects), tuple(data), tuple(lexicon))
@@ -82,6 +97,8 @@ def _subjects(path: Path) -> list[Subject]:
     """The models that a path stands for; none for data."""
     if path.is_dir():
         return _in_folder(path)
+    if is_gguf(path):
+        return [Subject(path, "folder")] if path.is_file() else []
     if path.suffix == ".jsonl" and path.is_file():
         # questions have answers, too; what is broken the reader of answers tells
         return [] if {"options", "choices"} & first_row(path).keys() else [Subject(path, "answers")]
@@ -92,6 +109,8 @@ def _subjects(path: Path) -> list[Subject]:
 
 
 def _in_folder(path: Path) -> list[Subject]:
+    if is_gguf(path):
+        return [Subject(file, "folder") for file in sorted(path.glob("*" + GGUF))]
     if (path / "config.json").is_file() or is_adapter(path):
         return [Subject(path, "folder")]
     if (path / ANSWERS_FILE).is_file() and (path / ASKED_FILE).is_file():  # an earlier evaluation

@@ -58,7 +58,8 @@ def setting(recipe: Recipe, subject: Subject) -> Setting:
 def facts_of(subject: Subject) -> Facts:
     """The facts of a model folder, of the model that gave the answers, or the name of an endpoint's model."""
     if subject.kind == "folder":
-        return read_facts(subject.path)
+        file, folder = subject.path, subject.folder.resolve()  # several files of a model have one folder
+        return read_facts(folder, None if file == subject.folder else f"{folder.name}/{file.stem}")
     if subject.kind == "endpoint":
         return Facts(endpoint.read_settings(subject.path).model)
     return facts_of_answers(subject.path)

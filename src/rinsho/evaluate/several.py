@@ -93,7 +93,7 @@ def evaluate_several(recipe: Recipe, given: Inputs, stage: Stage) -> Report:
     for number, (name, subject) in enumerate(zip(named, given.subjects, strict=True), 1):
         stage.log(f"model {number} of {len(named)}: {name}")
         single = replace(given, subjects=(subject,))
-        inputs, also = [subject.path, *given.data, *given.lexicon, *further(recipe)], []
+        inputs, also = [subject.path, *given.data, *given.lexicon, *further(recipe), *subject.beside], []
         if subject.kind == "endpoint":
             inputs, also = inputs[1:], [endpoint.identity(endpoint.read_settings(subject.path))]
         work = partial(_one, recipe, single, known)
@@ -346,7 +346,7 @@ def _places(subjects: Sequence[Subject]) -> list[Path]:
 def _place(subject: Subject) -> Path:
     path = subject.path.resolve()
     if subject.kind == "folder":
-        return path
+        return path.with_suffix("") if subject.beside else path
     return path.parent if path.name == ANSWERS_FILE else path.with_suffix("")
 
 

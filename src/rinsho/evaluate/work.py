@@ -164,9 +164,17 @@ def _form(recipe: Recipe, facts: Facts) -> AnswerForm:
 
 
 def _open(folder: Path, recipe: Recipe) -> Answering:
-    from rinsho.generate.engine import Generator
+    from rinsho.generate.opening import is_gguf, open_model
 
-    model = Generator(folder, threads=recipe.threads)
+    model: Answering
+    if is_gguf(folder):
+        from rinsho.generate.answerer import Answerer
+
+        model = Answerer(open_model(folder, threads=recipe.threads))
+    else:
+        from rinsho.generate.engine import Generator
+
+        model = Generator(folder, threads=recipe.threads)
     if has_chat(model.tokenizer):
         renderer(model.tokenizer, folder)  # a template that fails is told with the folder's name
     return model

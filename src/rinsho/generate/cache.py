@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 # Positions that a processor reads at once: two cores read 7,300 tokens of a 15M model's prompts a second in parts of
 # 2,000, 6,000 in parts of 4,000 and 2,600 in one of 12,000, which leaves the processor's cache.
@@ -255,17 +255,24 @@ class Reader:
         )
 
 
-def grows_only(model: Any) -> bool:
+def grows_only(model: Any, window: int | None = None) -> bool:
     """Whether all that a model keeps of a text is keys and values of each token, that no later token changes.
 
-    Not so for sliding windows, recurrent layers, and positions that are stretched with the length of the text.
+    Not so for sliding windows (but for texts of at most `window` ids that none of them cuts), recurrent layers, and
+    positions that are stretched with the length of the text.
     """
+
+    def grows(layer: Any) -> bool:
+        if type(layer) is DynamicSlidingWindowLayer:
+            return window is not None and window <= layer.sliding_window
+        return type(layer) is DynamicLayer
+
     whole = model.get_base_model() if hasattr(model, "get_base_model") else model
     config = whole.config.get_text_config(decoder=True)
     accepted = inspect.signature(whole.forward).parameters
     return (
         {"past_key_values", "position_ids"} <= accepted.keys()
         and getattr(config, "_attn_implementation", None) in ("sdpa", "eager")
-        and all(type(layer) is DynamicLayer for layer in DynamicCache(config=whole.config).layers)
+        and all(map(grows, DynamicCache(config=whole.config).layers))
         and not any(kind in str(getattr(config, "rope_parameters", "")) for kind in ("dynamic", "longrope"))
     )

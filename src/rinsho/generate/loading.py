@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rinsho import adapters, bases
+from rinsho import adapters, bases, memory
 from rinsho.errors import UserError
+from rinsho.machine import give_back
 
 
 def load_tokenizer(folder: Path, base: Path | None = None) -> Any:
@@ -17,13 +18,22 @@ def load_tokenizer(folder: Path, base: Path | None = None) -> Any:
     Raises:
         UserError: there is none, or it cannot be opened.
     """
+    _check_folder(folder)
+    if adapters.is_adapter(folder) and not (folder / "tokenizer_config.json").is_file():
+        folder = adapters.find_base(folder, base)
+    return open_tokenizer(folder)
+
+
+def open_tokenizer(folder: Path) -> Any:
+    """The tokenizer in a folder, ours or any other, whatever else the folder holds.
+
+    Raises:
+        UserError: it cannot be opened.
+    """
     import transformers
 
     from rinsho import tokenization
 
-    _check_folder(folder)
-    if adapters.is_adapter(folder) and not (folder / "tokenizer_config.json").is_file():
-        folder = adapters.find_base(folder, base)
     if _is_ours(folder):
         return tokenization.load(folder)
     with bases.readable(folder, "the tokenizer cannot be opened", "a complete model folder"):
@@ -53,6 +63,36 @@ def load_model(folder: Path, dtype: str | None = None, base: Path | None = None)
         model: Any = adapters.open_adapter(folder, base, str(dtype))
     else:
         model = bases.quantized_base(folder, "none", dtype or "float32")
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_form(folder: Path, form: str | None = None, base: Path | None = None) -> Any:
+    """The causal language model of a model or adapter folder in the form that memory allows; in evaluation mode.
+
+    Args:
+        folder: of the model or the adapter.
+        form: "float32", "bfloat16", "int8" (LLM.int8) or "int4" (NF4); None: `rinsho.memory.usual_form`.
+        base: the adapter's base, where it is not the recorded one.
+
+    Raises:
+        UserError: as `load_model`, or there is no such form.
+
+    Source: M-6.
+    """
+    import torch
+
+    _check_folder(folder)
+    adapted = adapters.is_adapter(folder)
+    if adapted and form is None:
+        return load_adapter(folder, base)
+    quantization, dtype = memory.numbers(form or memory.usual_form(folder))
+    if adapted:
+        model: Any = adapters.open_adapter(folder, base, dtype, quantization)
+    else:
+        model = bases.quantized_base(folder, quantization, dtype)
+    give_back()
+    if quantization != "none":  # it lies where it was quantised
+        return model
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 

@@ -113,13 +113,14 @@ class SpanAnswer:
         self.done = False
         self._item: bytes | None = None  # what is written of the present item; None between items
         self._ends: list[int] = []  # where in the passage it may have come to
+        self._continuing: dict[int, list[int]] = {}  # ids that continue it, with where they come to
         self._syntax = [b"['", b"[]"] if passage.anywhere else [b"[]"]  # what may be written between items
 
     def allowed(self) -> Ids:
         """The legal next ids, ascending, `(n,) int64`; empty when done."""
         if self.done:
             return np.empty(0, np.int64)
-        ids = set(self._continuing())
+        ids = set(self._continuing)
         for rest in self._continuations():
             ids.update(index for index, _ in self.passage.pieces.continuing(rest, 0, len(rest)))
         return np.array(sorted(ids), np.int64)
@@ -129,23 +130,23 @@ class SpanAnswer:
         piece = self.passage.pieces.bytes[index] or b""
         rests = [rest[len(piece) :] for rest in self._continuations() if rest.startswith(piece)]
         if not rests:
-            self._ends = self._continuing()[index]
+            self._ends = self._continuing[index]
             self._item = (self._item or b"") + piece
+            self._continuing = self.passage.after(self._ends)
             return
         if self._item is not None:
             self.items.append(_unescaped(self._item))
-            self._item = None
+            self._item, self._continuing = None, {}
         if rests != [b""]:
             self._syntax = rests
         elif piece.endswith(b"]"):
             self.done = True
         else:
-            self._item = b""
+            self._item, self._continuing = b"", self.passage.anywhere
 
-    def _continuing(self) -> dict[int, list[int]]:
-        if self._item is None:
-            return {}
-        return self.passage.after(self._ends) if self._item else self.passage.anywhere
+    def closes(self, index: int) -> bool:
+        """Whether this legal id ends the item that is being written."""
+        return bool(self._item) and index not in self._continuing
 
     def _continuations(self) -> list[bytes]:
         """What may be written now outside an item, up to the next opening quote or the end."""
