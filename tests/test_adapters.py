@@ -306,6 +306,8 @@ def test_merged_model_of_ours_unfolds_again(tmp_path: Path) -> None:
     manifest = read_manifest(tmp_path / "merged")
     assert manifest["embedding_scale"] == 32**0.5 and manifest["residual_dropout_while_training"] == 0.1
     assert manifest["tied_while_training"] is False  # the new tokens' rows were trained as inputs alone
+    base = read_manifest(tmp_path / "base")["parameters"]
+    assert base + 3 * 32 <= manifest["parameters"] <= base + 2 * 3 * 32  # the other rows of the head count once
     unfolded = load_unfolded(tmp_path / "merged").eval()
     assert unfolded.config.vocab_size == len(tokenizer) + 3 and unfolded.config.embedding_scale == 32**0.5
     assert torch.allclose(logits(unfolded), before, atol=1e-5)

@@ -217,9 +217,9 @@ def _write(model: Any, tokenizer: Any, aside: Path, sources: tuple[Path, Path]) 
     parameters = sum(parameter.numel() for parameter in model.parameters())
     weights = model.state_dict()
     if ours.get("tied_while_training"):
-        tied = bool((weights[HEAD] * ours["embedding_scale"] == weights[EMBEDDING]).all())
-        manifest["tied_while_training"] = tied  # rows that were trained as inputs alone take the tie apart
-        parameters -= weights[HEAD].numel() if tied else 0
+        same = (weights[HEAD] * ours["embedding_scale"] == weights[EMBEDDING]).all(1)
+        manifest["tied_while_training"] = bool(same.all())  # rows that were trained as inputs alone take the tie apart
+        parameters -= int(same.sum()) * weights[HEAD].shape[1]
     about: dict[str, Any] = {key: value for key, value in told.get("base", {}).items() if key != "relative"}
     merged_from: dict[str, Any] = {
         "adapter": file_hash(folder / bases.ADAPTER_WEIGHTS),
