@@ -334,3 +334,32 @@ def test_odd_commands_of_adapting_are_one_line_each(tmp_path, monkeypatch, capsy
     for part in parts:
         assert part in errors, errors
     assert not (tmp_path / "out").exists() and not (tmp_path / "runs").exists()
+
+
+def test_a_wrong_option_names_the_command_and_the_nearest_one(capsys: pytest.CaptureFixture[str]) -> None:
+    from rinsho.cli import main
+
+    with pytest.raises(SystemExit) as ended:
+        main(["export", "model", "--flavor", "mimo2"])
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and "rinsho export" in said and "did you mean --flavour?" in said
+
+
+def test_short_forms_are_settings() -> None:
+    from rinsho.cli_parser import parse
+
+    given = parse(["classify", "m", "d.csv", "--options", "あり", "なし", "--column", "本文", "--out", "o"])
+    assert given.overrides == ['classify.column="本文"', 'classify.options=["あり", "なし"]']
+    serve = parse(["serve", "m", "--allow-host", "a.example", "--max-waiting", "0"])
+    assert serve.allow_hosts == ["a.example"] and serve.max_waiting == 0
+
+
+def test_every_option_of_the_server_has_one_on_the_command_line() -> None:
+    import dataclasses
+
+    from rinsho.cli_parser import parse
+    from rinsho.serve import ServeOptions
+
+    given = parse(["serve", "m"])
+    for field in dataclasses.fields(ServeOptions):
+        assert getattr(given, field.name) == (list(field.default) if field.default == () else field.default), field.name

@@ -147,11 +147,12 @@ def _plan(stage: str, raw: Mapping[str, Any], module: str, source: str) -> Plan:
     where = f"{source} {stage}"
     if not isinstance(section, Mapping):
         raise UserError("the section is a single value", where=where, expected="`key: value` lines")
-    values = {"seed": raw["seed"], **section} if "seed" in raw else dict(section)
+    room = importlib.import_module(module)
+    drawn = "seed" in raw and "seed" in room.Recipe.model_fields
+    values = {"seed": raw["seed"], **section} if drawn else dict(section)
     named = values.pop("inputs", [])
     if not isinstance(named, list) or not all(isinstance(text, str) for text in named):
         raise UserError("inputs is not a list of paths", where=where, expected="inputs: [stage/folder, '{given}']")
-    room = importlib.import_module(module)
     return Plan(stage, room, settings(room.Recipe, values, where), tuple(named), where)
 
 

@@ -92,7 +92,17 @@ def _chat(options: argparse.Namespace) -> None:
         temperature=options.temperature,
         base=options.base,
         adapters=chain.given_folders(options.adapters),
+        form=options.form,
     )
+
+
+def _serve(options: argparse.Namespace) -> None:
+    import dataclasses
+
+    from rinsho.serve import ServeOptions, serve
+
+    given = {field.name: getattr(options, field.name) for field in dataclasses.fields(ServeOptions)}
+    serve(options.model, ServeOptions(**given | {"allow_hosts": tuple(options.allow_hosts)}))
 
 
 def _finetune_data(options: argparse.Namespace) -> str:
@@ -291,6 +301,7 @@ def _rooms() -> dict[str, str]:
 _SAYING: dict[str, Callable[[argparse.Namespace], str | None]] = {
     "report": _report,
     "chat": _chat,
+    "serve": _serve,
     "model describe": _describe,
     "curves": _curves,
     "doctor": _doctor,

@@ -10,6 +10,17 @@ from types import ModuleType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 import rinsho
+from rinsho.cli_options import (
+    FORM_HELP,
+    FORMS,
+    add_serve,
+    add_short,
+    count,
+    positive,
+    temperature,
+    unknown_option,
+    with_short,
+)
 
 # stage -> (module, what goes in, what comes out), in the order in which `all` runs them
 STAGES = {
@@ -22,17 +33,25 @@ STAGES = {
     "evaluate": (
         "rinsho.evaluate", "MODEL... DATA... [WORDS.csv...]", "answers, scores with chance level and 95 % interval",
     ),
+    "export": (
+        "rinsho.export", "MODEL [EVALUATION...]", "the model in another form, compared with the original, and its card",
+    ),
 }  # fmt: skip
 DETAILS = {
     "evaluate": """
-MODEL: a model or adapter folder, the YAML file of an endpoint, answers.jsonl, an earlier evaluation, or a folder of
-checkpoints. DATA: folders or files of questions (docs/tasks.md). WORDS: word lists for the copy-the-lexicon baseline.
+MODEL: a model or adapter folder, a GGUF file or a folder of them, the YAML file of an endpoint, answers.jsonl, an
+earlier evaluation, or a folder of checkpoints. DATA: folders or files of questions (docs/tasks.md). WORDS: word lists
+for the copy-the-lexicon baseline.
 `rinsho evaluate harness --help`: the same questions for lm-evaluation-harness.""",
+    "export": """
+MODEL: a model or adapter folder (an adapter is merged into its base). EVALUATION: folders of `rinsho evaluate`, whose
+scores stand in the model card.""",
 }
 ACTIONS = {
     "all": "run the stages of a recipe in order, skipping what is finished",
     "report": "write report.html of a run folder (`all` does it at its end)",
-    "chat": "talk to a model folder, or to adapters on one base",
+    "chat": "talk to a model folder or a GGUF file, or to adapters on one base",
+    "serve": "answer over HTTP like OpenAI's interface, extract and classify, with a web page; on this machine alone",
     "finetune data": "what data sets hold for a model: rows, lengths, mixture, steps, rendered examples; prints text",
     "evaluate harness": "the same questions as tasks of lm-evaluation-harness, for models that are tested there",
     "adapter show": "what an adapter is: method, size, its base and whether that is the given one",
@@ -44,11 +63,19 @@ ACTIONS = {
     "corpus report": "write the report of a corpus run again, with token counts when a tokenizer is given",
     "tokenizer measure": "compare tokenizers on texts: characters a token, whole terms, exactness, speed; with a page",
 }
-# steps of a room that are useful alone: command -> (section of --set, module, what goes in, what comes out)
+# steps of a room, and rooms outside the chain: command -> (section of --set, module, what goes in, what comes out)
 STEPS = {
     "tokenizer lexicon": (
         "lexicon", "rinsho.tokenizer.lexicon", "WORDS... [CORPUS...]",
         "a table of terms and a MeCab user dictionary; false merges are measured on the corpus",
+    ),
+    "extract": (
+        "extract", "rinsho.extract", "MODEL DATA...",
+        "diseases, medicines and values with their places in the texts and the model's probability",
+    ),
+    "classify": (
+        "classify", "rinsho.classify", "MODEL DATA...",
+        "one of the options for each text, with the probability of each",
     ),
     "tokenizer encode": (
         "encode", "rinsho.tokenizer.encode", "TOKENIZER CORPUS...", "token files, which pretrain takes for a corpus",
@@ -76,17 +103,22 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         )
         command.add_argument("inputs", nargs="*", type=Path, metavar="INPUT", help=takes)
         _common(command, "run folder (default: runs/<recipe name>/" + name + ")")
+        add_short(command, name)
         if name == "quality":
             command.add_argument(
                 "--preview", dest="overrides", action="append_const", const="quality.preview=true",
                 help="say cost and expected yield from a small sample, and stop before the full pass",
             )  # fmt: skip
     _add_actions(commands)
-    _add_tokenizer_actions(commands, arguments)
+    _add_steps(commands, arguments)
+    _add_measure(commands)
     words = list(arguments)
     if " ".join(words[:2]) in ACTIONS | STEPS:  # `corpus inspect RUN`; an input of that name is ./inspect
         words[:2] = [" ".join(words[:2])]
-    return parser.parse_args(words)
+    options, unknown = parser.parse_known_args(words)
+    if unknown:
+        commands.choices[options.command].error(unknown_option(commands.choices[options.command], unknown))
+    return with_short(options)
 
 
 def _add_actions(commands: Any) -> None:
@@ -108,8 +140,10 @@ def _add_actions(commands: Any) -> None:
         "--adapter", dest="adapters", action="append", default=[], metavar="NAME=FOLDER",
         help="an adapter on MODEL; may be repeated: /adapter NAME switches in the conversation",
     )  # fmt: skip
-    chat.add_argument("--max-new-tokens", type=_positive, default=200, help="room for an answer, in tokens")
-    chat.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest token each time")
+    chat.add_argument("--max-new-tokens", type=positive, default=200, help="room for an answer, in tokens")
+    chat.add_argument("--temperature", type=temperature, default=0.0, help="0 takes the likeliest token each time")
+    chat.add_argument("--form", choices=FORMS, help=FORM_HELP)
+    add_serve(commands, ACTIONS["serve"])
     doctor = commands.add_parser("doctor", help=ACTIONS["doctor"], description=ACTIONS["doctor"])
     doctor.add_argument("model", type=Path, nargs="?", metavar="MODEL", help="also say what this model needs")
 
@@ -119,7 +153,7 @@ def _add_corpus_actions(commands: Any) -> None:
     sample = commands.add_parser("corpus inspect", help=about, description=f"{about}. Without a reason: lists them.")
     sample.add_argument("run", type=Path, metavar="RUN", help="the folder of a corpus run")
     sample.add_argument("--reason", metavar="X", help="a reason of the report, or kept")
-    sample.add_argument("--count", type=_positive, default=10, metavar="N", help="documents (10)")
+    sample.add_argument("--count", type=positive, default=10, metavar="N", help="documents (10)")
     sample.add_argument("--seed", type=int, default=1, metavar="S", help="another seed is another sample (1)")
     sample.add_argument("--full", action="store_true", help="whole texts instead of 400 characters")
     about = ACTIONS["corpus report"]
@@ -127,7 +161,7 @@ def _add_corpus_actions(commands: Any) -> None:
     again.add_argument("run", type=Path, metavar="RUN", help="the folder of a corpus run")
     again.add_argument("--tokenizer", type=Path, metavar="FOLDER", help="count the tokens of each source with it")
     again.add_argument(
-        "--max-documents-per-source", type=_positive, metavar="N", help="count about as many and scale up"
+        "--max-documents-per-source", type=positive, metavar="N", help="count about as many and scale up"
     )
 
 
@@ -140,10 +174,10 @@ def _add_model_actions(commands: Any) -> None:
     describe.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="pretrain.KEY=VALUE", help="change one setting"
     )
-    describe.add_argument("--vocab-size", type=_positive, metavar="N", help="of a tokenizer that is not there yet")
-    describe.add_argument("--gpus", type=_positive, default=1, metavar="N", help="cards that share a step (1)")
+    describe.add_argument("--vocab-size", type=positive, metavar="N", help="of a tokenizer that is not there yet")
+    describe.add_argument("--gpus", type=positive, default=1, metavar="N", help="cards that share a step (1)")
     describe.add_argument("--gpu", metavar="NAME", help="the card: rows that fit, tokens a second, days")
-    describe.add_argument("--tokens", type=_positive, metavar="N", help="to train on (default: the recipe's)")
+    describe.add_argument("--tokens", type=positive, metavar="N", help="to train on (default: the recipe's)")
     about = ACTIONS["curves"]
     curves = commands.add_parser("curves", help=about, description=about)
     curves.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders, or folders above several")
@@ -164,7 +198,7 @@ def _add_finetune_actions(commands: Any) -> None:
         "--set", dest="overrides", action="append", default=[], metavar="finetune.KEY=VALUE",
         help="change one setting; may be repeated",
     )  # fmt: skip
-    data.add_argument("--show", type=_count, default=1, metavar="N", help="rendered examples of each task (1)")
+    data.add_argument("--show", type=count, default=1, metavar="N", help="rendered examples of each task (1)")
     about = ACTIONS["adapter show"]
     show = commands.add_parser("adapter show", help=about, description=about)
     about = ACTIONS["adapter merge"]
@@ -186,22 +220,26 @@ def _add_harness(commands: Any) -> None:
     harness.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the tasks, for --include_path")
     harness.add_argument("--tasks", nargs="+", metavar="TASK", help="only these (igakuqa is one)")
     harness.add_argument("--form", choices=("letter", "text_letter"), default="letter", help="of the answers (letter)")
-    harness.add_argument("--rotations", type=_count, default=0, metavar="N", help="further orders of the options (0)")
-    harness.add_argument("--years", nargs="+", type=_positive, metavar="YEAR", help="IgakuQA years (all)")
+    harness.add_argument("--rotations", type=count, default=0, metavar="N", help="further orders of the options (0)")
+    harness.add_argument("--years", nargs="+", type=positive, metavar="YEAR", help="IgakuQA years (all)")
 
 
-def _add_tokenizer_actions(commands: Any, arguments: Sequence[str]) -> None:
-    named = " ".join(arguments[:2]) if _wants_help(arguments) else None
+def _add_steps(commands: Any, arguments: Sequence[str]) -> None:
+    named = (arguments[0], " ".join(arguments[:2])) if _wants_help(arguments) else ()
     for name, (section, module, takes, gives) in STEPS.items():
         step = commands.add_parser(
             name,
             help=f"{takes} -> {gives}",
             description=f"Takes {takes}; gives {gives}.",
-            epilog=_settings_help(section, importlib.import_module(module)) if name == named else None,
+            epilog=_settings_help(section, importlib.import_module(module)) if name in named else None,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         step.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help=takes)
         _run_options(step, "the folder that is written", required=True)
+        add_short(step, name)
+
+
+def _add_measure(commands: Any) -> None:
     about = ACTIONS["tokenizer measure"]
     measure = commands.add_parser("tokenizer measure", help=about, description=about)
     measure.add_argument(
@@ -240,17 +278,6 @@ def _run_options(command: argparse.ArgumentParser, out_help: str, required: bool
         action="store_true",
         help="print the resolved recipe and every problem that can be known, then stop",
     )
-
-
-def _positive(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError("must be a number of 1 or more")
-    number = int(text)
-    return number
-
-
-def _count(text: str) -> int:
-    return 0 if text == "0" else _positive(text)
 
 
 def _wants_help(arguments: Sequence[str]) -> bool:
