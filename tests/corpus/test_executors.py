@@ -324,6 +324,7 @@ def test_slurm_settings():
         settings(Slurm, {"time": "a day"}, "corpus slurm")
 
 
+@pytest.mark.slow
 @needs_datatrove
 def test_slurm_from_end_to_end(tmp_path, whole, cluster, capfd, monkeypatch):
     tasks = toys(tmp_path / "out", COUNT)

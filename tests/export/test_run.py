@@ -135,6 +135,7 @@ def test_given_texts_are_compared_on_and_stand_nowhere(ours: Path, tmp_path: Pat
         assert SECRET.encode() not in path.read_bytes(), path.name
 
 
+@pytest.mark.slow
 def test_an_adapter_is_merged_first(llama: Path, tmp_path: Path) -> None:
     peft = pytest.importorskip("peft")
     import torch

@@ -73,6 +73,7 @@ def test_two_processes_train_as_one(alone, together):
     assert (numbers["processes"], numbers["steps"]) == (2, 12)
 
 
+@pytest.mark.slow
 def test_with_nothing_to_do_no_process_waits_for_another(folder, together):
     before = (together / "DONE").read_bytes()
     two(folder, together, parallelism="zero3", **PLAIN)
@@ -95,6 +96,7 @@ def test_another_number_of_processes_can_go_on(folder, alone, killed, tmp_path, 
     assert "continues after step 3 of 12" in (tmp_path / "out" / "log.txt").read_text()
 
 
+@pytest.mark.slow
 def test_a_refused_folder_ends_all_processes(folder, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("x")

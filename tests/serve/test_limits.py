@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from uvicorn.protocols.http import h11_impl
 
+from rinsho.generate.speaking import Speaking
 from rinsho.serve import body, guard, process, protocol
 from serve.toy_server import Inside, head, question, scripted, until
 
@@ -106,8 +107,8 @@ def test_too_many_connections(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_prompt_that_is_far_too_long_costs_nothing(server: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is refused before its tokens are made."""
     with Inside() as wide:
-        monkeypatch.delattr(type(wide.opened), "encode")
-        monkeypatch.delattr(type(wide.opened), "prompt")
+        monkeypatch.delattr(Speaking, "encode")
+        monkeypatch.delattr(Speaking, "prompt")
         for path, data in ((CHAT, question("あ" * 5000)), ("/v1/completions", {"prompt": "あ" * 5000})):
             answer = wide.http.post(path, json=data)
             assert answer.status_code == 400 and error_of(answer) == "context_length_exceeded"

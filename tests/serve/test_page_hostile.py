@@ -11,7 +11,7 @@ import pytest
 from serve.browsing import Visit, chromium
 from serve.page_server import PAGE, PageServer, found, refused, spoken
 
-pytestmark = [pytest.mark.enable_socket, pytest.mark.allow_hosts(["127.0.0.1"])]
+pytestmark = [pytest.mark.slow, pytest.mark.enable_socket, pytest.mark.allow_hosts(["127.0.0.1"])]
 
 HOSTILE = (
     "<script>alert(1)</script><img src=x onerror=alert(2)><svg/onload=alert(3)></textarea></mark><a href='javascript:alert(4)'>x</a>"

@@ -11,7 +11,7 @@ from serve.browsing import PHONE, Visit, chromium
 from serve.page_answers import ANSWERS, REPORT
 from serve.page_server import PageServer
 
-pytestmark = [pytest.mark.enable_socket, pytest.mark.allow_hosts(["127.0.0.1"])]
+pytestmark = [pytest.mark.slow, pytest.mark.enable_socket, pytest.mark.allow_hosts(["127.0.0.1"])]
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ pytestmark = [pytest.mark.enable_socket, pytest.mark.allow_hosts(["127.0.0.1"])]
 CHAT = "/v1/chat/completions"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_accepted_requests_are_finished(number: int) -> None:
     with Process({"slots": 2, "endless": True, "delay": 0.01, "window": 999}, max_new_tokens=150) as server:

@@ -38,6 +38,7 @@ def test_other_processes(strict: RinshoTokenizer, plain: RinshoTokenizer, how: s
             )
 
 
+@pytest.mark.slow
 def test_threads_share_one_tokenizer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from rinsho.tokenization import words
 

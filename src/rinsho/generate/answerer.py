@@ -8,19 +8,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rinsho.chat import Message
-from rinsho.chat_template import Renderer
 from rinsho.errors import UserError
 from rinsho.generate.batcher import Batcher
 from rinsho.generate.jobs import Token, choice_job, span_job, text_job
 from rinsho.generate.opening import Opened
 from rinsho.generate.sampling import Sampling
 from rinsho.generate.spans import Pieces
+from rinsho.generate.speaking import Speaking
 
 BROKEN = "\ufffd"  # what decoding shows for a character whose bytes are not all there yet
 
 
-class Answerer:
+class Answerer(Speaking):
     """An opened model as a `rinsho.tasks.asking.Answering`.
 
     Prompts of one call are answered together, and what they begin with alike is read once. Nothing is kept from call
@@ -35,24 +34,6 @@ class Answerer:
         self.window = opened.window
         self.where: Path = opened.where
         self._talk: Batcher | None = None  # of the last `stream`
-
-    def encode(self, text: str) -> list[int]:
-        """Ordinary text as ids, without special tokens."""
-        return self.opened.encode(text)
-
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """A conversation as ids, ready for the assistant's next turn."""
-        return self.opened.prompt(messages)
-
-    @property
-    def render(self) -> Renderer:
-        """What renders the model's conversations."""
-        return self.opened.render
-
-    @property
-    def end_id(self) -> int:
-        """The id that ends an answer."""
-        return self.opened.end_id
 
     @cached_property
     def pieces(self) -> Pieces:

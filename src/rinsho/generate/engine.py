@@ -13,14 +13,13 @@ from typing import Any
 
 import torch
 
-from rinsho.chat import Message
-from rinsho.chat_template import Renderer, has_chat, renderer
 from rinsho.errors import UserError
 from rinsho.generate.batches import by_length, closed_up
 from rinsho.generate.cache import WASTED_COLUMNS, Reader
 from rinsho.generate.loading import load_model, load_tokenizer
 from rinsho.generate.repeats import MAX_GUESSES, Repeats, width_of
 from rinsho.generate.spans import Passage, Pieces, SpanAnswer, piece_bytes, unique
+from rinsho.generate.speaking import Speaking
 
 MAX_ROWS = 64
 BATCH_TOKENS = 24_576  # positions of a batch with the answer's room; bounds the memory of the key/value cache
@@ -30,7 +29,7 @@ BROKEN = "\ufffd"  # what decoding shows for a character whose bytes are not all
 Pick = Callable[[torch.Tensor, list[int]], list[int | None]]  # (B, V) logits and row numbers -> next id or None to stop
 
 
-class Generator:
+class Generator(Speaking):
     """A model folder, ours or any Hugging Face causal language model, ready to answer.
 
     Everything is float32 unless asked otherwise, and no answer depends on which prompts share its batch. An adapter
@@ -70,32 +69,6 @@ class Generator:
         self.window: int = getattr(self.model.config, "max_position_embeddings", None) or 1 << 20
         self._pieces: Pieces | None = None
         self._keeps_prefix = False  # a model in memory may be another one at the next call: it is tuned, or switched
-
-    # ------------------------------------------------------------------ text and ids
-
-    def encode(self, text: str) -> list[int]:
-        """Ordinary text as ids: no special token is added, none can come out of the text (N2.2-6)."""
-        if hasattr(self.tokenizer, "encode_text"):
-            return list(self.tokenizer.encode_text(text))
-        return list(self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
-
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """A conversation as ids, ready for the assistant's next turn; other tokenizers use their own template.
-
-        Raises:
-            UserError: the model has no chat tokens, or no template.
-        """
-        return self.render(messages, add_generation_prompt=True)[0]
-
-    @cached_property
-    def render(self) -> Renderer:
-        """What renders the model's conversations."""
-        return renderer(self.tokenizer, self.where)
-
-    @cached_property
-    def end_id(self) -> int:
-        """The id that ends an answer: of the model's chat form, or of a text for a base model."""
-        return self.render.end_id if has_chat(self.tokenizer) else self.tokenizer.eos_token_id
 
     @cached_property
     def _reader(self) -> Reader:

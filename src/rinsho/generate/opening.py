@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from rinsho import memory
-from rinsho.chat import Message
-from rinsho.chat_template import Renderer, has_chat, renderer
 from rinsho.errors import UserError
 from rinsho.generate.batcher import Decoder
 from rinsho.generate.spans import Pieces, piece_bytes
+from rinsho.generate.speaking import Speaking
 from rinsho.gguf_header import read_header
 from rinsho.model_folder import read_manifest
 
@@ -22,7 +20,7 @@ GGUF = memory.GGUF
 
 
 @dataclass(frozen=True)
-class Opened:
+class Opened(Speaking):
     """A model that is ready to answer, and its tokenizer.
 
     Attributes:
@@ -47,30 +45,6 @@ class Opened:
     def window(self) -> int:
         """Tokens of a text with its answer, at most."""
         return self.decoder.window
-
-    def encode(self, text: str) -> list[int]:
-        """Ordinary text as ids: no special token is added, none can come out of the text (N2.2-6)."""
-        if hasattr(self.tokenizer, "encode_text"):
-            return list(self.tokenizer.encode_text(text))
-        return list(self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
-
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """A conversation as ids, ready for the assistant's next turn.
-
-        Raises:
-            UserError: the model has no chat tokens, or no template.
-        """
-        return self.render(messages, add_generation_prompt=True)[0]
-
-    @cached_property
-    def render(self) -> Renderer:
-        """What renders the model's conversations."""
-        return renderer(self.tokenizer, self.where)
-
-    @cached_property
-    def end_id(self) -> int:
-        """The id that ends an answer: of the model's chat form, or of a text for a base model."""
-        return self.render.end_id if has_chat(self.tokenizer) else self.tokenizer.eos_token_id
 
     @cached_property
     def pieces(self) -> Pieces:
