@@ -1,5 +1,5 @@
 # make quickstart   from nothing to an evaluated small model (about 5 minutes after installation)
-# make test         the plain tests, the layer contracts, ruff and mypy (about 4 minutes)
+# make test         the plain tests, the layer contracts, ruff and mypy (about 5 minutes; the first time llama.cpp is built, 6 more)
 # make test-slow    minutes-long tests: random kills, the chain on real files where they are present
 
 PYTHON ?= python3.11
