@@ -44,7 +44,7 @@ def test_accepted_requests_are_finished(number: int) -> None:
         assert [answer.status_code for answer in answers] == [200] * 3
         assert [answer.json()["usage"]["completion_tokens"] for answer in answers] == [150] * 3
         assert server.wait() == 0
-        assert any("accepted requests are finished" in line for line in server.lines)
+        assert until(lambda: any("accepted requests are finished" in line for line in server.lines))
         assert not any("Traceback" in line for line in server.lines), server.lines
 
 
