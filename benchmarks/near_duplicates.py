@@ -27,9 +27,9 @@ from random import Random
 
 import numpy as np
 
-from rinsho.corpus.dedup.near import GramFiles, greedy, groups, write_grams
-from rinsho.corpus.dedup.sketch import sketch
 from rinsho.document import read_documents, shard_paths
+from rinsho.overlap.near import GramFiles, greedy, groups, write_grams
+from rinsho.overlap.sketch import sketch
 from rinsho.text import clean
 
 SIZE, VALUES, MAX_CHARS = 5, 120, 10_000

@@ -9,22 +9,20 @@ import io
 import json
 import re
 import textwrap
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rinsho.files import atomic_file
+from rinsho.fonts import fonts
 from rinsho.metrics import Point, Run, as_run, highest_shown, read_runs, running_mean, thin
 from rinsho.progress import amount
 
 COLORS = ("#1f6f8b", "#c05621", "#5b8c3e", "#8a4f9e", "#b8860b", "#3d5fa8", "#d0557a", "#5f6b6d")
 MARKERS = "s^D*PX<>"  # of sources; a circle is held-out text together, a triangle that points down a spike
 INK, FAINT, ALARM = "#222222", "#9aa0a6", "#b3261e"
-JAPANESE_FONTS = ("Noto Sans CJK JP", "IPAexGothic", "IPAGothic", "Hiragino Sans", "Yu Gothic", "MS Gothic")
 DRAWN_SOURCES = len(MARKERS)  # largest first, of all runs together; the tables have all of them
 DRAWN_SPIKES = 200
 
@@ -75,7 +73,7 @@ def draw_png(runs: Sequence[Run], path: Path) -> bool:
     panels = [panel for panel in PANELS[1:5] if _drawn(panel, runs)]
     figure = Figure(figsize=(10.5, 1), dpi=100, facecolor="white")
     names, words = headline(runs, states=False)  # pre-training draws before it has ended
-    with _fonts():
+    with fonts():
         loss = figure.add_axes((0.055, 0, 0.9, 1))
         top = 4.75 + 0.17 * _draw(loss, PANELS[0], runs)  # inches above the small panels
         lines = -(-len(panels) // 2)
@@ -313,19 +311,6 @@ def _tick(value: float, _: int | None = None, digits: int = 4) -> str:
         if abs(value) >= size:
             return f"{value / size:.{digits}g}{suffix}"
     return f"{value:.{digits}g}"
-
-
-@contextmanager
-def _fonts() -> Iterator[None]:
-    """Japanese names of sources in a font that has them, where one is installed."""
-    import matplotlib
-    from matplotlib.font_manager import fontManager
-
-    installed = {font.name for font in fontManager.ttflist}
-    family = ["DejaVu Sans", *(name for name in JAPANESE_FONTS if name in installed)]
-    with matplotlib.rc_context({"font.family": family}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        yield
 
 
 def _drawn(panel: Panel, runs: Sequence[Run]) -> list[list[Point]]:

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rinsho.corpus.dedup.boilerplate import Frequent, SentenceFile, frequent, strip, touched
-from rinsho.corpus.dedup.sketch import sentence_hashes, sketch
+from rinsho.corpus.boilerplate import Frequent, SentenceFile, frequent, strip, touched
+from rinsho.overlap.sketch import sentence_hashes, sketch
 
 NOTICES = ("無断転載を禁じます。", "ページの先頭へ戻る", "診療時間は九時から！？", "（電話で予約してください。）")
 CLEAN = st.lists(

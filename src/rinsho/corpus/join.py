@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from rinsho.corpus import Recipe
-from rinsho.corpus.dedup import boilerplate, near
+from rinsho.corpus import Recipe, boilerplate
 from rinsho.corpus.executors import stop_if_orphan
 from rinsho.corpus.index import Index
 from rinsho.corpus.writing import read_lines
 from rinsho.files import atomic_file, write_atomic
+from rinsho.overlap import near
 from rinsho.run import Stage
 
 KEEP, DUPLICATE, NEAR_DUPLICATE = 0, 1, 2

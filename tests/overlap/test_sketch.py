@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rinsho.corpus.dedup.sketch import FEW, gram_hashes, gram_set, sentence_hashes, signature, sketch
 from rinsho.overlap import char_ngrams
+from rinsho.overlap.sketch import FEW, gram_hashes, gram_set, sentence_hashes, signature, sketch
 
 CLEAN = st.text(alphabet="発熱咳痰。！？!?」）「肺 \n𠮷ab", max_size=60)
 SETTINGS = {"size": 5, "bands": 24, "rows": 5}

@@ -5,7 +5,8 @@ Source: SPEC N2.1-2; decontamination_chars is our choice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from rinsho.text import clean
 MAX_ITEMS = 2  # of one benchmark; what stands in more of them is the wording of a template,
 PASSAGE_WINDOWS = 4  # unless it is longer than this many windows and one: then they are questions about one text
 SHOWN_ITEMS = 3
+_CHOOSE = re.compile(r"[(（]?[0-9一二三四五]つ(?:を|だけ)?(?:選べ|選びなさい|選んでください)[。.]?[)）]?[。.]?\Z")
 
 
 @dataclass(frozen=True)
@@ -31,27 +33,29 @@ class Index:
     Attributes:
         names: `file name:item` of each different passage.
         known: the passages; windows that are wording of a template do not count.
-        short: passages of fewer characters than must be shared, which cannot be found.
+        short: passages of fewer characters than must be shared -> their name; found as a whole text alone (`same`).
     """
 
     names: tuple[str, ...]
     known: Passages
-    short: int
+    short: Mapping[str, str]
 
     @classmethod
-    def from_files(cls, paths: Sequence[Path], chars: int) -> Index:
+    def from_files(cls, paths: Sequence[Path], chars: int, section: str = "corpus") -> Index:
         """The index of benchmark files and folders: JMED-LLM, IgakuQA, or documents with a text or question field.
+
+        `section` is the recipe's section that errors name.
 
         Raises:
             UserError: a file is missing or not readable, nothing in it is long enough, or `chars` is below 8.
         """
-        return cls.from_passages((item for path in paths for item in _read(Path(path))), chars)
+        return cls.from_passages((item for path in paths for item in _read(Path(path))), chars, section)
 
     @classmethod
-    def from_passages(cls, given: Iterable[tuple[str, str, str]], chars: int) -> Index:
+    def from_passages(cls, given: Iterable[tuple[str, str, str]], chars: int, section: str = "corpus") -> Index:
         """The index of (benchmark, name, text); equal texts are one passage under the first name."""
         if chars < MIN_CHARS:
-            raise UserError(f"{chars} characters are found everywhere", where="corpus.decontamination_chars",
+            raise UserError(f"{chars} characters are found everywhere", where=f"{section}.decontamination_chars",
                             expected=f"at least {MIN_CHARS}")  # fmt: skip
         texts: dict[str, tuple[str, str]] = {}
         for benchmark, name, text in given:
@@ -61,7 +65,7 @@ class Index:
             found.setdefault(compact(clean(text)).tobytes(), names_of_it)
         long = {data: names for data, names in found.items() if len(data) >= 2 * chars}
         if not long:
-            raise UserError("no passage is long enough", where="corpus.decontaminate",
+            raise UserError("no passage is long enough", where=f"{section}.decontaminate",
                             expected=f"questions or texts of at least {chars} characters")  # fmt: skip
         numbers = {name: number for number, name in enumerate(dict.fromkeys(name for name, _ in long.values()))}
         benchmarks = np.array([numbers[name] for name, _ in long.values()])
@@ -69,7 +73,10 @@ class Index:
             [np.frombuffer(data, np.uint16) for data in long], chars,
             lambda windows, owners: _template(windows, benchmarks[owners], owners, chars),
         )  # fmt: skip
-        return cls(tuple(name for _, name in long.values()), known, len(found) - len(long))
+        short = {_whole(data.decode("utf-16-le", "surrogatepass")): name
+                 for data, (_, name) in found.items() if data not in long}  # fmt: skip
+        short.pop("", None)
+        return cls(tuple(name for _, name in long.values()), known, short)
 
     def covered(self, text: str) -> tuple[int, tuple[str, ...]]:
         """(characters of a clean text, without white space, in passages shared with a benchmark; up to 3 item names).
@@ -94,6 +101,34 @@ class Index:
         most = np.lexsort((np.arange(len(hits)), -hits))[:SHOWN_ITEMS]
         names = tuple(self.names[item] for item in most if hits[item])
         return int(np.count_nonzero(np.cumsum(change))), names
+
+    def held(self, text: str, min_fraction: float) -> tuple[str, ...]:
+        """Up to 3 names of items of which at least this share of the characters stands in the clean text.
+
+        For texts that are written in the benchmark's own style, such as exercises: that they share the wording of an
+        examination says nothing, that they hold most of one of its questions does.
+
+        >>> index = Index.from_passages([("exam", "exam.jsonl:1", "62歳の男性。発熱と咳嗽を主訴に来院した。")], 10)
+        >>> index.held("62歳の男性。発熱と咳嗽があった。", 0.5), index.held("62歳の男性。発熱と腹痛があった。", 0.7)
+        (('exam.jsonl:1',), ())
+        """
+        found, chars = self.known.covered(compact(text))
+        shares = chars / self.known.lengths[found]
+        order = np.lexsort((found, -shares))[:SHOWN_ITEMS]
+        return tuple(self.names[found[place]] for place in order if shares[place] >= min_fraction)
+
+    def same(self, text: str) -> str:
+        """The name of the short passage that is this clean text, but for 「1つ選べ。」 at the end; empty if none is.
+
+        >>> index = Index.from_passages([("exam", "1", "咳嗽の原因はどれか。2つ選べ。"), ("exam", "2", "発熱" * 9)], 18)
+        >>> index.same("咳嗽の原因はどれか。"), index.same("原因はどれか。")
+        ('1', '')
+        """
+        return self.short.get(_whole("".join(text.split())), "")
+
+
+def _whole(text: str) -> str:
+    return _CHOOSE.sub("", text)
 
 
 def _template(windows: np.ndarray, groups: np.ndarray, owners: np.ndarray, chars: int) -> np.ndarray:
@@ -173,7 +208,7 @@ def _read_any(path: Path) -> Iterator[tuple[str, str, str]]:
             "no benchmark texts in here",
             where=path,
             expected="documents with a field text or question, or the top folder of JMED-LLM or IgakuQA",
-            todo="name that folder in corpus.decontaminate",
+            todo="name that folder in decontaminate",
         )
 
 

@@ -17,10 +17,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rinsho.corpus.dedup.sketch import gram_set
 from rinsho.errors import UserError
 from rinsho.files import atomic_file
 from rinsho.overlap.codes import mix64
+from rinsho.overlap.sketch import gram_set
 
 MAX_KEPT = 128  # kept documents a group remembers: a group of very many different ones is a template
 MAX_COMPARED = 128  # kept documents that one document is compared with

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rinsho.corpus.filters.contamination import MAX_ITEMS, Index
+from rinsho.contamination import MAX_ITEMS, Index
 from rinsho.errors import UserError
 from rinsho.text import clean
 
@@ -148,6 +148,16 @@ def test_igakuqa_folders_and_files(tmp_path: Path) -> None:
     path.write_text(json.dumps(problem, ensure_ascii=False) + "\n", encoding="utf-8")
     for given_path in (tmp_path / "exams", path):
         assert Index.from_files([given_path], 20).covered(clean(CASE))[1] == ("118-A.jsonl:118A1",)
+
+
+def test_an_item_is_held_when_enough_of_it_stands_in_the_text() -> None:
+    made = Index.from_passages([("exam", "whole", CASE), ("exam", "other", "右膝の腫れと痛みで歩けない。" * 2)], 10)
+    text = clean(CASE)
+    assert made.held("前置き。" + text + "続き。", 1.0) == ("whole",)
+    half = text[: len(text) // 2 + 1]
+    assert made.held(half, 0.4) == ("whole",)
+    assert made.held(half, 0.8) == ()
+    assert made.held("", 0.5) == made.held("腹痛と下痢。", 0.0) == ()
 
 
 @pytest.mark.parametrize("field", ["text", "question"])

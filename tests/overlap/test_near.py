@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpus import planted
-from rinsho.corpus.dedup import near
-from rinsho.corpus.dedup.near import GramFiles, Groups, exact, greedy, groups, write_grams
-from rinsho.corpus.dedup.sketch import gram_set, sketch
 from rinsho.errors import UserError
+from rinsho.overlap import near
+from rinsho.overlap.near import GramFiles, Groups, exact, greedy, groups, write_grams
+from rinsho.overlap.sketch import gram_set, sketch
 
 BANDS = {0.6: (30, 4), 0.7: (24, 5), 0.8: (20, 6)}  # all 120 values
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rinsho.corpus.dedup.sketch import segment_hashes, segments
 from rinsho.files import atomic_file
 from rinsho.overlap.codes import LINE_FEED, SPACE, codes
+from rinsho.overlap.sketch import segment_hashes, segments
 
 COUNTER_BYTES = 2
 BLOCK = 1 << 15  # hashes counted between two looks whether a counter is full
@@ -123,7 +123,7 @@ def strip(text: str, frequent: Frequent, order: int, min_chars: int) -> tuple[st
     A sentence stays where this document's `order` is the one that keeps it. A line that became empty goes with its
     line feed, and of several empty lines one is left; a text without frequent sentences comes back as it is.
 
-    >>> from rinsho.corpus.dedup.sketch import sentence_hashes
+    >>> from rinsho.overlap.sketch import sentence_hashes
     >>> known = Frequent(sentence_hashes("無断転載を禁じます。", 5), np.array([7], np.uint64))
     >>> strip("咳が続く。無断転載を禁じます。\n無断転載を禁じます。\n受診した。", known, 8, 5)
     ('咳が続く。\n受診した。', 2, 21)

@@ -1,1 +1,0 @@
-"""Deduplication: sketches of documents, near duplicates, frequent sentences."""
