@@ -379,3 +379,83 @@ def test_check_and_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         with pytest.raises(ValidationError):
             settings(**bad)
+
+
+def test_each_request_may_have_its_own_seed(tmp_path: Path) -> None:
+    same = [Request(f"r{seed}", conversation("同じ問い。"), seed=seed) for seed in (1, 2, 1, None)]
+    with Endpoint(echo) as endpoint:
+        _, counts = ask(settings(endpoint, seed=7), same, tmp_path / "answers.jsonl")
+        assert sorted(body["seed"] for body in endpoint.bodies) == [1, 2, 7]
+        _, again = ask(settings(endpoint, seed=7), same, tmp_path / "answers.jsonl")
+    assert counts.attempts == 3 and again.attempts == 0
+
+
+def test_answers_tell_when_they_came_and_files_from_before_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    with Endpoint(echo) as endpoint:
+        (fresh,), _ = ask(settings(endpoint), requests(1), path)
+        (kept,), _ = ask(settings(endpoint), requests(1), path)
+        row = json.loads(path.read_text())
+        row.pop("time")
+        path.write_text(json.dumps(row) + "\n")
+        (old,), counts = ask(settings(endpoint), requests(1), path)
+    came = datetime.strptime(fresh.time, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    assert abs(datetime.now(UTC) - came) < timedelta(minutes=1) and kept.time == fresh.time
+    assert old.time == "" and old.text == fresh.text and counts.attempts == 0
+
+
+def test_kept_answers_without_asking(tmp_path: Path) -> None:
+    one, other = requests(2)
+    with Endpoint(echo) as endpoint, Client(settings(endpoint), tmp_path / "answers.jsonl") as client:
+        (answer,) = client.ask([one])
+        assert client.is_kept(one) and not client.is_kept(other) and client.kept(other) is None
+        kept = client.kept(one)
+    assert kept is not None and (kept.text, kept.time, kept.cached) == (answer.text, answer.time, True)
+
+
+def test_answers_as_they_come_are_held_up_by_none(tmp_path: Path) -> None:
+    """The first request is tried again and again while a hundred others, more than the window holds, come back."""
+    come: list[str] = []
+
+    def reply(text: str, attempt: int) -> Any:
+        end = time.monotonic() + 4
+        while text == "第0文。" and len(come) < 100 and time.monotonic() < end:
+            time.sleep(0.005)
+        return echo(text, attempt)
+
+    with (
+        Endpoint(reply) as endpoint,
+        Client(settings(endpoint, max_concurrent_requests=3), tmp_path / "a.jsonl") as client,
+    ):
+        for answer in client.ask(requests(120), in_order=False):
+            come.append(answer.id)
+    assert sorted(come) == sorted(f"r{n}" for n in range(120)) and come.index("r0") >= 100
+    assert max(endpoint.asked.values()) == 1 and client.counts.requests == 120
+
+
+def test_as_they_come_hostile_ends_and_failures_are_told(tmp_path: Path) -> None:
+    def reply(text: str, attempt: int) -> Any:
+        number = int(text[1:-2])
+        if number % 10 == 9:
+            return {"status": 500}
+        return echo(text, attempt) if attempt > 1 else HOSTILE[number % 7]
+
+    with Endpoint(reply) as endpoint:
+        given = settings(endpoint, max_retries=2, max_failures_in_a_row=50)
+        with Client(given, tmp_path / "answers.jsonl") as client:
+            found = {answer.id: answer for answer in client.ask(requests(40), in_order=False)}
+        endpoint.reply = lambda *_: {"status": 401}
+        with Client(given, tmp_path / "answers.jsonl") as client, pytest.raises(UserError, match="401"):
+            list(client.ask(requests(50), in_order=False))
+    assert {name for name, answer in found.items() if answer.error} == {f"r{n}" for n in range(9, 40, 10)}
+    assert len(found) == 40 and {answer.error for answer in found.values()} == {"", "http_500"}
+
+
+def test_stop_from_another_thread_does_not_wait_for_a_slow_answer(tmp_path: Path) -> None:
+    with Endpoint(lambda *_: {"content": "遅い", "wait": 1.5}) as endpoint:
+        with Client(settings(endpoint, max_concurrent_requests=2), tmp_path / "answers.jsonl") as client:
+            threading.Timer(0.3, client.stop).start()
+            assert list(client.ask(requests(50))) == []
+        assert sum(endpoint.asked.values()) == 2
+        with Client(settings(endpoint), tmp_path / "answers.jsonl") as client:
+            assert [client.is_kept(request) for request in requests(3)] == [True, True, False]  # paid, so kept

@@ -17,6 +17,9 @@ class Progress:
     Args:
         total: the whole amount of work in `unit`, or None when it is not known.
         done: work that an earlier, interrupted run has already finished; it does not count for the rate.
+
+    Attributes:
+        left: said instead of the time left that follows from the rate, when the caller knows better; empty: nothing is.
     """
 
     def __init__(self, label: str, total: int | None, unit: str, done: int = 0, stream: TextIO | None = None) -> None:
@@ -26,6 +29,7 @@ class Progress:
         self._live = self._stream.isatty()
         self._started = self._shown = time.monotonic()
         self._figures: dict[str, object] = {}
+        self.left: str | None = None
 
     def __enter__(self) -> Progress:
         return self
@@ -62,7 +66,9 @@ class Progress:
             f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
             for key, value in self._figures.items()
         ]
-        if self.total and self.rate > 0 and self.done < self.total:
+        if self.total and self.left is not None and self.done < self.total:
+            parts += [self.left] if self.left else []
+        elif self.total and self.rate > 0 and self.done < self.total:
             parts.append(f"{duration((self.total - self.done) / self.rate)} left")
         else:
             parts.append(f"{duration(time.monotonic() - self._started)} in all")

@@ -11,13 +11,19 @@ import queue
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rinsho.chat import Message
 from rinsho.client.answers import Answers
-from rinsho.client.settings import Answer, ClientSettings, Counts, Request, check, describe
+from rinsho.client.settings import Answer, ClientSettings, Counts, FailuresInARowError, Request, check, describe
 
-__all__ = ["Answer", "Client", "ClientSettings", "Counts", "Request", "check", "conversation", "describe"]
+if TYPE_CHECKING:
+    from rinsho.client.asking import Work
+
+__all__ = [
+    "Answer", "Client", "ClientSettings", "Counts", "FailuresInARowError", "Request", "check", "conversation",
+    "describe",
+]  # fmt: skip
 
 
 class Client:
@@ -43,6 +49,7 @@ class Client:
         self.counts = Counts()
         self._answers = Answers(answers)
         self._too_long_is_answer = too_long_is_answer
+        self._work: Work | None = None
 
     def __enter__(self) -> Client:
         return self
@@ -50,10 +57,32 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self._answers.close()
 
-    def ask(self, requests: Iterable[Request]) -> Iterator[Answer]:
+    def kept(self, request: Request) -> Answer | None:
+        """The answer that is kept, if there is one; not while `ask` is under way in another thread."""
+        from rinsho.client.asking import answer_of, request_key
+
+        row = self._answers.get(request_key(self.settings, request))
+        return None if row is None else answer_of(request, row)
+
+    def is_kept(self, request: Request) -> bool:
+        """Whether an answer is kept; reads no file."""
+        from rinsho.client.asking import request_key
+
+        return request_key(self.settings, request) in self._answers
+
+    def stop(self) -> None:
+        """Ends an `ask` that another thread waits for: nothing new is sent, what is under way may end."""
+        if self._work is not None:
+            self._work.stop()
+
+    def ask(self, requests: Iterable[Request], in_order: bool = True) -> Iterator[Answer]:
         """The answers in the order of the requests, which are drawn as they are needed.
 
         A request that fails in all its attempts comes back with `error` and is asked again by the next run.
+
+        Args:
+            requests: what is asked.
+            in_order: False gives the answers as they come: one that is tried for minutes holds up no other.
 
         Raises:
             UserError: the endpoint refuses (wrong key, model or address), or request after request fails. What was
@@ -62,7 +91,8 @@ class Client:
         from rinsho.client.asking import Work
 
         out: queue.Queue[Any] = queue.Queue()
-        work = Work(self.settings, self._answers, self.counts, out, self._too_long_is_answer)
+        work = Work(self.settings, self._answers, self.counts, out, self._too_long_is_answer, in_order)
+        self._work = work
         thread = threading.Thread(target=work.run, args=(iter(requests),), daemon=True, name="rinsho-client")
         thread.start()
         try:

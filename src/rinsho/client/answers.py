@@ -13,6 +13,9 @@ from typing import Any
 from rinsho.errors import UserError
 
 KEPT = ("text", "finish_reason", "prompt_tokens", "completion_tokens", "seconds")
+COUNTS = ("prompt_tokens", "completion_tokens")
+MAX_TOKENS = 10**9  # told for one answer; what says more, or is no number, counts as nothing
+FIRST_READ_BYTES = 1 << 12
 SYNC_EVERY_SECONDS = 1.0  # between two fsyncs; a killed process loses nothing even without
 
 
@@ -20,18 +23,23 @@ class Answers:
     """Answers by the hash of what was asked: JSON lines, each appended by one write; a cut last line is ignored.
 
     Only places in the file are held in memory. The file is readable by its owner only, as answers may quote texts.
+    With `read_only` there is no lock, nothing can be put and the file may be missing: another process may be writing.
 
     Raises:
         UserError: another process uses the file.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, read_only: bool = False) -> None:
         self._places: dict[str, int] = {}
         self._memory: list[bytes] = []
         self._file: int | None = None
         self._size = 0
         self._synced = time.monotonic()
-        if path is None:
+        if path is None or (read_only and not path.exists()):
+            return
+        if read_only:
+            self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self._index(path)
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -46,9 +54,11 @@ class Answers:
                 todo="wait for it, or name another cache",
             ) from None
         self._file = file
-        self._index(path)
+        if not self._index(path):  # killed within a write: the next line must not be glued to the rest
+            self._append(b"\n")
 
-    def _index(self, path: Path) -> None:
+    def _index(self, path: Path) -> bool:
+        """Whether the last line is whole."""
         whole = True
         with path.open("rb") as lines:
             for line in lines:
@@ -57,8 +67,10 @@ class Answers:
                 if row is not None:
                     self._places[row["key"]] = self._size
                 self._size += len(line)
-        if not whole:  # killed within a write: the next line must not be glued to the rest
-            self._append(b"\n")
+        return whole
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._places
 
     def get(self, key: str) -> dict[str, Any] | None:
         """What was kept under the key, or None."""
@@ -67,10 +79,14 @@ class Answers:
             return None
         if self._file is None:
             return _read(self._memory[place])
-        line = b""
-        while b"\n" not in line and (part := os.pread(self._file, 1 << 12, place + len(line))):
-            line += part
-        return _read(line.partition(b"\n")[0])
+        line, size = bytearray(), FIRST_READ_BYTES
+        while part := os.pread(self._file, size, place + len(line)):
+            whole, end, _ = part.partition(b"\n")
+            line += whole
+            if end:
+                break
+            size *= 2
+        return _read(bytes(line))
 
     def put(self, key: str, row: dict[str, Any]) -> None:
         """Keeps a row; it outlives this process from here on, and a power cut from the next sync on."""
@@ -111,4 +127,11 @@ def _read(line: bytes) -> dict[str, Any] | None:
         row = json.loads(line)
     except ValueError:
         return None
-    return row if isinstance(row, dict) and {"key", *KEPT} <= row.keys() else None
+    if not isinstance(row, dict) or not {"key", *KEPT} <= row.keys():
+        return None
+    return {**row, **{name: tokens(row[name]) for name in COUNTS}}
+
+
+def tokens(told: object) -> int:
+    """Tokens as an endpoint tells them; 0 where that is no number of tokens."""
+    return told if type(told) is int and 0 <= told <= MAX_TOKENS else 0

@@ -1,50 +1,38 @@
-"""The event loop that asks: concurrency, rate, retries, and what an endpoint's replies mean."""
+"""The event loop that asks: concurrency, rate and retries."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import math
 import queue
 import random
 import re
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
 from rinsho.client.answers import KEPT, Answers
-from rinsho.client.settings import Answer, ClientSettings, Counts, Request, key_of, place_of
+from rinsho.client.replies import Problem, asked_wait, is_too_long, no_answer, read_answer, refusal
+from rinsho.client.settings import Answer, ClientSettings, Counts, FailuresInARowError, Request, key_of, place_of
 from rinsho.errors import UserError
 
 if TYPE_CHECKING:
     import httpx
 
 RETRIED = {408, 409, 425, 429}  # and everything from 500
-FILTERED = {"content_filter", "content_policy_violation"}  # error codes of a 400 that is about this text alone
-TOO_LONG = {"context_length_exceeded", "exceed_context_size_error"}  # those of a 400 about the model's window
-TOO_LONG_SAID = re.compile(r"maximum context length|context (size|window)|\bn_ctx")  # vLLM and others have no such code
 FIRST_WAIT_SECONDS, LAST_WAIT_SECONDS = 0.5, 60.0  # back-off: doubles from the first to the last
 MAX_ASKED_WAIT_SECONDS = 900.0  # a server that asks for more has a daily limit: the run stops instead of waiting
 GRACE_SECONDS = 10.0  # for attempts under way when the caller stops
 MAX_BODY_BYTES = 64 << 20
 
 Outcome = dict[str, Any] | str  # the row of an answer, or the kind of problem for which a request was given up
-
-
-class _Problem(Exception):  # noqa: N818
-    """An attempt that may be made again: its kind, and the wait that the server asks for."""
-
-    def __init__(self, kind: str, wait_seconds: float | None = None) -> None:
-        super().__init__(kind)
-        self.kind, self.wait_seconds = kind, wait_seconds
+_Begun: TypeAlias = "tuple[Request, bool, asyncio.Task[Outcome]]"  # with whether its answer was known or on its way
 
 
 class _Stopped(Exception):  # noqa: N818
@@ -54,16 +42,17 @@ class _Stopped(Exception):  # noqa: N818
 class Work:
     """One `ask`: an event loop in a thread of its own, so that connections live on while the caller is busy."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917
         self,
         settings: ClientSettings,
         answers: Answers,
         counts: Counts,
         out: queue.Queue[Any],
         too_long_is_answer: bool = False,
+        in_order: bool = True,
     ) -> None:
         self.settings, self.answers, self.counts, self.out = settings, answers, counts, out
-        self.too_long_is_answer = too_long_is_answer
+        self.too_long_is_answer, self.in_order = too_long_is_answer, in_order
         self.url = f"{settings.base_url}/chat/completions"
         self.window = 8 * settings.max_concurrent_requests  # answers that may wait for an earlier one
         self.failed_in_a_row = 0
@@ -93,7 +82,7 @@ class Work:
 
         key, limit = key_of(self.settings), self.settings.max_concurrent_requests
         near = place_of(urlsplit(self.url).hostname or "") != "a public address"
-        self.places = asyncio.Semaphore(limit)
+        self.places, self.room = asyncio.Semaphore(limit), asyncio.Semaphore(self.window)
         async with httpx.AsyncClient(
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=self.settings.timeout_seconds,
@@ -101,26 +90,56 @@ class Work:
             trust_env=not near,  # no detour over a proxy to an endpoint of one's own
         ) as http:
             self.http = http
-            waiting: deque[tuple[Request, bool, asyncio.Task[Outcome]]] = deque()
             try:
-                await self._in_order(requests, waiting)
+                await self._all(requests)
             except BaseException:
-                await self._let_end([task for _, _, task in waiting])
+                await self._let_end(list(self.under_way.values()))
                 raise
 
     # ------------------------------------------------------------------ order
 
-    async def _in_order(self, requests: Iterator[Request], waiting: deque[Any]) -> None:
-        for request in requests:
-            self.counts.requests += 1
-            key = _key(self.settings, request)
-            known = key in self.under_way or self.answers.get(key) is not None
-            waiting.append((request, known, self._task(key, request)))
-            while waiting and (waiting[0][2].done() or len(waiting) >= self.window):
-                await self._hand_out(*waiting.popleft())
-            await asyncio.sleep(0)
-        while waiting:
-            await self._hand_out(*waiting.popleft())
+    async def _all(self, requests: Iterator[Request]) -> None:
+        """Hands out all answers while requests are drawn."""
+        ready: asyncio.Queue[_Begun | None] = asyncio.Queue()  # None: look whether that was all
+        drawing = asyncio.create_task(self._draw(requests, ready))
+        drawing.add_done_callback(lambda _: ready.put_nowait(None))
+        handed_out = 0
+        while not drawing.done() or handed_out < drawing.result():
+            begun = await self._next(ready)
+            if begun is not None:
+                await self._hand_out(*begun)
+                handed_out += 1
+                self.room.release()
+
+    async def _draw(self, requests: Iterator[Request], ready: asyncio.Queue[_Begun | None]) -> int:
+        """Begins all requests and returns their number.
+
+        They are drawn in a thread: one that looks long for the next must not keep the others' answers waiting.
+        """
+        drawn = 0
+        while (request := await asyncio.to_thread(next, requests, None)) is not None:
+            await self.room.acquire()
+            if self.stopping.is_set():
+                break
+            begun = self._begin(request)
+            drawn += 1
+            if self.in_order:
+                ready.put_nowait(begun)
+            else:
+                begun[2].add_done_callback(lambda _, begun=begun: ready.put_nowait(begun))  # type: ignore[misc]
+        return drawn
+
+    async def _next(self, ready: asyncio.Queue[_Begun | None]) -> _Begun | None:
+        while not self.stopping.is_set():
+            with suppress(TimeoutError):
+                return await asyncio.wait_for(ready.get(), 0.1)
+        raise _Stopped
+
+    def _begin(self, request: Request) -> _Begun:
+        self.counts.requests += 1
+        key = request_key(self.settings, request)
+        known = key in self.under_way or key in self.answers
+        return request, known, self._task(key, request)
 
     def _task(self, key: str, request: Request) -> asyncio.Task[Outcome]:
         """The task of this key: equal requests under way share one."""
@@ -128,11 +147,20 @@ class Work:
         if task is None:
             task = asyncio.create_task(self._answer(key, request))
             self.under_way[key] = task
-            task.add_done_callback(lambda _: self.under_way.pop(key, None))
+            task.add_done_callback(lambda task: self._over(key, task))
         return task
 
+    def _over(self, key: str, task: asyncio.Task[Outcome]) -> None:
+        self.under_way.pop(key, None)
+        if not task.cancelled():
+            task.exception()  # seen, so that asyncio does not complain
+
     async def _hand_out(self, request: Request, known: bool, task: asyncio.Task[Outcome]) -> None:
-        outcome = await task
+        while not task.done() and not self.stopping.is_set():  # a caller that stops does not wait for a slow answer
+            await asyncio.wait([task], timeout=0.1)
+        if self.stopping.is_set():
+            raise _Stopped
+        outcome = task.result()
         while self.out.qsize() >= self.window and not self.stopping.is_set():
             await asyncio.sleep(0.01)
         if self.stopping.is_set():
@@ -141,16 +169,14 @@ class Work:
             self.out.put(Answer(request.id, error=outcome))
             return
         self.counts.cached += known
-        self.out.put(Answer(request.id, cached=known, **{name: outcome[name] for name in KEPT}))
+        self.out.put(answer_of(request, outcome, cached=known))
 
     async def _let_end(self, tasks: list[asyncio.Task[Outcome]]) -> None:
         """Attempts under way are paid for: their answers are kept. Nothing new is started."""
         self.stop()
         if tasks:
             grace = GRACE_SECONDS if self.fatal is None else self.settings.timeout_seconds
-            done, _ = await asyncio.wait(tasks, timeout=grace)
-            for task in done:
-                task.exception()  # seen, so that asyncio does not complain
+            await asyncio.wait(tasks, timeout=grace)
         self.answers.sync()
 
     # ------------------------------------------------------------------ one request
@@ -161,7 +187,7 @@ class Work:
             return kept
         try:
             async with self.places:
-                return await self._try(key, json.dumps(_body(self.settings, request)).encode())
+                return await self._try(key, json.dumps(body(self.settings, request)).encode())
         except (UserError, OSError) as error:
             self.fatal = self.fatal or error
             self.stop()
@@ -175,7 +201,7 @@ class Work:
             self.counts.retries += attempt > 0
             try:
                 row = await self._attempt(body)
-            except _Problem as problem:
+            except Problem as problem:
                 kind = problem.kind
                 self.counts.problems[kind] += 1
                 if attempt < self.settings.max_retries:
@@ -189,12 +215,7 @@ class Work:
         self.counts.failures += 1
         self.failed_in_a_row += 1
         if self.failed_in_a_row >= self.settings.max_failures_in_a_row:
-            raise UserError(
-                f"{self.failed_in_a_row} requests in a row failed, the last with {kind}",
-                where=self.url,
-                expected="an endpoint that answers",
-                todo="look whether it runs, then run the same command again: what was answered is kept",
-            )
+            raise FailuresInARowError(self.failed_in_a_row, kind, self.url)
         return kind
 
     async def _wait_for_turn(self) -> None:
@@ -235,18 +256,18 @@ class Work:
             async with asyncio.timeout(self.settings.timeout_seconds):
                 status, headers, content = await self._post(body)
         except (TimeoutError, httpx.TimeoutException):
-            raise _Problem("timeout") from None
+            raise Problem("timeout") from None
         except (httpx.TransportError, httpx.DecodingError) as error:  # refused, closed, or cut off within the body
-            raise _Problem(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(error).__name__).lower()) from None
+            raise Problem(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(error).__name__).lower()) from None
         if status in RETRIED or status >= 500:
-            raise _Problem(f"http_{status}", _asked_wait(headers.get("retry-after")))
+            raise Problem(f"http_{status}", asked_wait(headers.get("retry-after")))
         if status == 200:
-            row = _read_answer(content)
-        elif status == 400 and self.too_long_is_answer and _is_too_long(content):
-            row = _no_answer("too_long")
+            row = read_answer(content)
+        elif status == 400 and self.too_long_is_answer and is_too_long(content):
+            row = no_answer("too_long")
         else:
-            row = _refusal(status, content, self.settings, self.url)
-        return {**row, "seconds": round(time.monotonic() - started, 3)}
+            row = refusal(status, content, self.settings, self.url)
+        return {**row, "seconds": round(time.monotonic() - started, 3), "time": now()}
 
     async def _post(self, body: bytes) -> tuple[int, httpx.Headers, bytes]:
         content = bytearray()
@@ -255,92 +276,34 @@ class Work:
             async for part in response.aiter_bytes():
                 content += part
                 if len(content) > MAX_BODY_BYTES:
-                    raise _Problem("too_long_body")
+                    raise Problem("too_long_body")
         return response.status_code, response.headers, bytes(content)
 
 
-def _body(settings: ClientSettings, request: Request) -> dict[str, Any]:
-    body: dict[str, Any] = {
+def body(settings: ClientSettings, request: Request) -> dict[str, Any]:
+    """What is sent."""
+    fields: dict[str, Any] = {
         "model": settings.model,
         "messages": [asdict(message) for message in request.messages],
         "max_tokens": settings.max_tokens,
         "temperature": settings.temperature,
         **settings.extra,
     }
-    return body if settings.seed is None else {**body, "seed": settings.seed}
+    seed = settings.seed if request.seed is None else request.seed
+    return fields if seed is None else {**fields, "seed": seed}
 
 
-def _key(settings: ClientSettings, request: Request) -> str:
+def request_key(settings: ClientSettings, request: Request) -> str:
     """What was asked of whom, as a hash: everything in the body, but not the address, which may change."""
-    return blake2b(json.dumps(_body(settings, request), sort_keys=True).encode(), digest_size=16).hexdigest()
+    return blake2b(json.dumps(body(settings, request), sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def _read_answer(content: bytes) -> dict[str, Any]:
-    """The answer of a 200. A refusal in a field of its own becomes the text, with `refusal` as the reason."""
-    try:
-        body = json.loads(content)
-        choice = body["choices"][0]
-        text, refusal = choice["message"].get("content"), choice["message"].get("refusal")
-        usage = body.get("usage") or {}
-        reason = "refusal" if refusal and not text else choice.get("finish_reason")
-        return {
-            "text": str(text or refusal or ""),
-            "finish_reason": str(reason or ""),
-            "prompt_tokens": int(usage.get("prompt_tokens") or 0),
-            "completion_tokens": int(usage.get("completion_tokens") or 0),
-        }
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
-        raise _Problem("broken_body") from None
+def answer_of(request: Request, row: dict[str, Any], cached: bool = True) -> Answer:
+    """A kept row as the answer to the request."""
+    when, model = (str(row.get(name, "")) for name in ("time", "model"))  # not in old files
+    return Answer(request.id, cached=cached, time=when, model=model, **{name: row[name] for name in KEPT})
 
 
-def _no_answer(reason: str) -> dict[str, Any]:
-    return {"text": "", "finish_reason": reason, "prompt_tokens": 0, "completion_tokens": 0}
-
-
-def _error(content: bytes) -> tuple[str, str]:
-    """(code, message) of an error's body; the code is empty where there is neither code nor type."""
-    with suppress(ValueError, KeyError, AttributeError, TypeError, RecursionError):
-        body = json.loads(content)
-        error = body.get("error", body)  # some servers have no object around it
-        code, kind = error.get("code"), error.get("type")  # some repeat the status as the code
-        return str(code if isinstance(code, str) and code else kind or code or ""), str(error.get("message") or "")
-    return "", ""
-
-
-def _is_too_long(content: bytes) -> bool:
-    code, message = _error(content)
-    return code in TOO_LONG or TOO_LONG_SAID.search(message) is not None
-
-
-def _refusal(status: int, content: bytes, settings: ClientSettings, url: str) -> dict[str, Any]:
-    """An empty answer when the endpoint's own filter refused this one text; everything else ends the run.
-
-    Raises:
-        UserError: with the status and what to do; never with the endpoint's message, which may quote the text.
-    """
-    code, _ = _error(content)
-    if status == 400 and code in FILTERED:
-        return _no_answer("content_filter")
-    said = f" ({code})" if re.fullmatch(r"[a-z_]{1,40}", code) else ""
-    variable = settings.api_key_variable
-    todo = {
-        400: "check model, max_tokens and extra; a text may also be longer than the model's window",
-        401: f"check the key in {variable}" if variable else "name the variable with the key in api_key_variable",
-        403: "check the rights of the key" + (f" in {variable}" if variable else ""),
-        404: f"check base_url (it usually ends in /v1) and the model name {settings.model!r}",
-    }.get(status, "check base_url: other addresses are not followed" if status < 400 else "check the settings")
-    raise UserError(f"the endpoint refused with {status}{said}", where=url, expected="an answer", todo=todo)
-
-
-def _asked_wait(value: str | None) -> float | None:
-    """Seconds of a Retry-After header, which is a number or a date; None when there is none that can be read."""
-    if value is None:
-        return None
-    with suppress(ValueError):
-        seconds = float(value)
-        return max(0.0, seconds) if math.isfinite(seconds) else None
-    with suppress(ValueError, TypeError, OverflowError):
-        when = parsedate_to_datetime(value)
-        when = when if when.tzinfo else when.replace(tzinfo=UTC)
-        return max(0.0, (when - datetime.now(UTC)).total_seconds())
-    return None
+def now() -> str:
+    """The time as answers tell it: UTC, whole seconds."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

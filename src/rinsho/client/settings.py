@@ -70,6 +70,7 @@ class Request:
 
     id: str
     messages: tuple[Message, ...]
+    seed: int | None = None  # of this request alone; None: that of the settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,21 @@ class Answer:
     seconds: float = 0.0  # of the attempt that was answered
     cached: bool = False
     error: str = ""
+    time: str = ""  # UTC, when it came; empty where it was kept before times were
+    model: str = ""  # that answered, as the endpoint says it; empty where it says none
+
+
+class FailuresInARowError(UserError):
+    """Request after request was given up; `kind` is the last one's."""
+
+    def __init__(self, count: int, kind: str, url: str) -> None:
+        self.kind = kind
+        super().__init__(
+            f"{count} requests in a row failed, the last with {kind}",
+            where=url,
+            expected="an endpoint that answers",
+            todo="look whether it runs, then run the same command again: what was answered is kept",
+        )
 
 
 @dataclass
@@ -100,14 +116,14 @@ class Counts:
     problems: Counter[str] = field(default_factory=Counter)  # kind of every attempt that went wrong
 
 
-def describe(settings: ClientSettings) -> str:
-    """One line for people, to be shown before anything is sent: where document text goes."""
+def describe(settings: ClientSettings, what: str = "document text") -> str:
+    """One line for people, to be shown before anything is sent: what goes where."""
     parts = urlsplit(settings.base_url)
     place = place_of(parts.hostname or "")
     if place == "this machine":
-        return f"document text is sent to {settings.base_url}, on this machine"
+        return f"{what}: sent to {settings.base_url}, on this machine"
     secure = "encrypted" if parts.scheme == "https" else "NOT encrypted (http)"
-    return f"DOCUMENT TEXT LEAVES THIS MACHINE: it is sent to {parts.hostname} ({place}), {secure}"
+    return f"{what.upper()}: LEAVES THIS MACHINE, sent to {parts.hostname} ({place}), {secure}"
 
 
 def check(settings: ClientSettings, where: str) -> list[UserError]:

@@ -23,7 +23,6 @@ from rinsho.quality import Recipe, describe, forest, labels, passing, report
 from rinsho.quality.features import Features, about, open_features, train_floret, vectors_in_chunks
 from rinsho.quality.labels import LOW, Labels
 from rinsho.quality.sample import Corpus, Sampled, draw
-from rinsho.recipe import to_yaml
 from rinsho.run import Report, Stage
 
 Vectors = npt.NDArray[np.float32]
@@ -77,7 +76,6 @@ def work(recipe: Recipe, inputs: Sequence[Path], stage: Stage) -> Report:
         Previewed: with `preview`, once its report is written.
         UserError: nothing to judge, labels of one kind only, or nothing left.
     """
-    write_atomic(stage.out / "recipe.resolved.yaml", to_yaml(recipe))  # with the settings that are not identity
     if outward := describe(recipe, inputs):
         stage.log(outward)
     clock = Clock(stage.partial / "seconds.json")
