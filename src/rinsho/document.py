@@ -7,7 +7,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,10 @@ import zstandard
 from rinsho.errors import UserError
 
 SUFFIXES = (".jsonl", ".jsonl.zst", ".jsonl.gz", ".parquet", ".txt")
+SYNTHETIC = "synthetic"  # the field that says that a model wrote a document (`rinsho synthesize`)
+MODEL = "model"  # the field that says which
+MODEL_CHARACTERS = 100  # of its name that are kept
+ASIDE_FOLDERS = ("dropped", "set_aside", "partial")  # of corpus runs, of synthesis, of a run that is not done
 WRITE_EVERY = 256  # documents per write: single small writes halve the rate,
 WRITE_BYTES = 1 << 18  # and long documents do not have to wait
 READ_BYTES = 1 << 17
@@ -56,12 +60,33 @@ class Broken:
     reason: str  # short snake-case id: invalid_utf8, invalid_json, no_text
 
 
+def is_synthetic(meta: Mapping[str, Any]) -> bool:
+    """Whether a document says that a model wrote it: its field `synthetic` is true, in the spelling of its file.
+
+    >>> is_synthetic({"synthetic": True}), is_synthetic({"synthetic": "TRUE"}), is_synthetic({"synthetic": False})
+    (True, True, False)
+    """
+    return str(meta.get(SYNTHETIC, "")).strip().lower() in ("true", "1", "1.0", "yes")
+
+
+def writer_of(meta: Mapping[str, Any]) -> str | None:
+    """The language model that wrote a document, "" where it names none; None for one that does not say it is synthetic.
+
+    >>> writer_of({"synthetic": True, "model": "some-70b"}), writer_of({"synthetic": True}), writer_of({"model": "x"})
+    ('some-70b', '', None)
+    """
+    if not is_synthetic(meta):
+        return None
+    named = meta.get(MODEL)
+    return printable_name(named.strip()[:MODEL_CHARACTERS]) if isinstance(named, str) else ""
+
+
 def shard_paths(
     inputs: Iterable[Path],
     known: Callable[[str], bool] = lambda name: name.endswith(SUFFIXES),
     expected: str = "files ending in " + ", ".join(SUFFIXES),
 ) -> list[Path]:
-    """All document files below the inputs, sorted; hidden files, logs and sub-folders named `dropped` left out.
+    """All document files below the inputs, sorted; without hidden files, logs and folders of what was left out.
 
     Args:
         inputs: files and folders.
@@ -213,10 +238,8 @@ def write_documents(target: IO[bytes], documents: Iterable[Document]) -> tuple[i
 
 def _aside(path: Path, root: Path) -> bool:
     relative = path.relative_to(root) if path != root else Path(path.name)
-    return any(part.startswith(".") or part in ("dropped", "partial") for part in relative.parts) or path.name in (
-        "metrics.jsonl",
-        "log.txt",
-    )
+    left_out = any(part.startswith(".") or part in ASIDE_FOLDERS for part in relative.parts)
+    return left_out or path.name in ("metrics.jsonl", "log.txt")
 
 
 def _as_json(value: Any) -> Any:

@@ -104,6 +104,9 @@ class Recipe(Settings):
     sources_first: tuple[str, ...] = Field(
         (), description="Preferred sources: stay when others repeat them; taken whole before max_size_mb samples."
     )
+    max_synthetic_fraction: float = Field(
+        0.1, ge=0, le=1, description="Share of the kept bytes that a model wrote from which the report warns (N2.1-5)."
+    )
     validation_fraction: float = Field(0.0, ge=0, lt=1, description="Share of documents put into validation/ (NA-4).")
     shard_documents: int = Field(10_000, ge=1, description="Documents a written shard holds at most.")
     piece_mb: float = Field(

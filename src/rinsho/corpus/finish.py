@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rinsho.corpus import Recipe
-from rinsho.corpus.dedup import boilerplate
+from rinsho.corpus import Recipe, boilerplate
 from rinsho.corpus.executors import stop_if_orphan
 from rinsho.corpus.filters import Drop
 from rinsho.corpus.index import Index
@@ -54,6 +53,10 @@ class Kept:
     dropped_bytes: Counter[str] = field(default_factory=Counter)
     sources: Counter[str] = field(default_factory=Counter)
     sources_bytes: Counter[str] = field(default_factory=Counter)
+    synthetic_characters: int = 0  # of documents that a model wrote
+    synthetic_validation: int = 0
+    synthetic: Counter[str] = field(default_factory=Counter)  # documents by source
+    synthetic_bytes: Counter[str] = field(default_factory=Counter)
     lengths: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[Any]] = field(default_factory=dict)
 
@@ -81,7 +84,9 @@ def finish_piece(task: FinishTask) -> None:
     ):
         for line in read_lines(task.piece / "dropped.jsonl.zst"):
             dropped.write_line(line)
-        for name, source, document_line, document_bytes, chars, drop, raw_bytes in _decided(task, kept):
+        by_model = Index(task.piece).synthetic().tolist()
+        for decided, synthetic in zip(_decided(task, kept), by_model, strict=True):
+            name, source, document_line, document_bytes, chars, drop, raw_bytes = decided
             if drop is not None:
                 dropped.write_line(document_line)
                 kept.dropped[drop.reason] += 1
@@ -97,6 +102,11 @@ def finish_piece(task: FinishTask) -> None:
             kept.sources[source] += 1
             kept.sources_bytes[source] += document_bytes
             kept.lengths[length_bin(chars)] += 1
+            if synthetic:
+                kept.synthetic[source] += 1
+                kept.synthetic_bytes[source] += document_bytes
+                kept.synthetic_characters += chars
+                kept.synthetic_validation += held_out
     _publish(task, aside)
     write_atomic(task.product, json.dumps(vars(kept), sort_keys=True))
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rinsho.corpus.dedup.sketch import sketch
 from rinsho.corpus.sample import hash64
 from rinsho.overlap import key
+from rinsho.overlap.sketch import sketch
 
 if TYPE_CHECKING:
     from rinsho.corpus import Recipe
@@ -41,6 +41,7 @@ class IndexWriter:
         self.sources: dict[str, int] = {}
         self._rows, self._bands, self._sentences = array("Q"), array("Q"), array("Q")
         self._counts, self._places = array("I"), array("I")
+        self._synthetic = array("B")
         self._texts: list[str] = []  # wait until there are enough for one call of `sketch`
         self._with_sentences: list[bool] = []
         self._waiting = 0
@@ -62,17 +63,19 @@ class IndexWriter:
             _save(self.folder / "bands.npy", np.asfortranarray(bands))  # a band is read at a time
         _save(self.folder / "rows.npy", np.frombuffer(self._rows, np.uint64).reshape(n, len(COLUMNS)))
         _save(self.folder / "places.npy", np.frombuffer(self._places, np.uint32))
+        _save(self.folder / "synthetic.npy", np.frombuffer(self._synthetic, np.uint8))
         _save(self.folder / "sentences.npy", np.frombuffer(self._sentences, np.uint64))
         _save(self.folder / "sentence_counts.npy", np.frombuffer(self._counts, np.uint32))
         (self.folder / "sources.json").write_text(json.dumps(list(self.sources)), encoding="utf-8")
 
-    def add(self, text: str, name: str, source: str, raw_bytes: int, size_bytes: int) -> None:
+    def add(self, text: str, name: str, source: str, raw_bytes: int, size_bytes: int, *, synthetic: bool) -> None:
         """Adds a kept document (clean text)."""
         recipe = self.recipe
         digest = key(text, clean=True)
         order = order_key(f"{name}\0{digest}", len(text), source in recipe.sources_first)
         self._rows.extend((int(digest[:16], 16), int(digest[16:], 16), order, raw_bytes, size_bytes, len(text)))
         self._places.append(self.sources.setdefault(source, len(self.sources)))
+        self._synthetic.append(synthetic)
         self._ids.write(json.dumps(name) + "\n")
         self._texts.append(text)
         self._with_sentences.append(recipe.sentence_documents > 0 and source not in recipe.sentence_keep_sources)
@@ -129,6 +132,11 @@ class Index:
         """The source of every document."""
         names = json.loads((self.folder / "sources.json").read_text(encoding="utf-8"))
         return (names[place] for place in _load(self.folder / "places.npy"))
+
+    def synthetic(self) -> np.ndarray:
+        """Which documents a model wrote, uint8 (n,); none in a piece of a version that did not ask."""
+        path = self.folder / "synthetic.npy"
+        return _load(path) if path.exists() else np.zeros(len(self), np.uint8)
 
     def figures(self) -> Iterator[list[int]]:
         """Order key, bytes as read, bytes and characters of every document, a block at a time."""

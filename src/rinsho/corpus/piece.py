@@ -20,14 +20,14 @@ from rinsho.corpus.index import IndexWriter
 from rinsho.corpus.sample import Sample
 from rinsho.corpus.sources import SourceFile, read
 from rinsho.corpus.writing import LineWriter
-from rinsho.document import Broken, Document, byte_length, printable_name
+from rinsho.document import MODEL, SYNTHETIC, Broken, Document, byte_length, is_synthetic, printable_name
 from rinsho.errors import UserError
 from rinsho.files import sync_files
 from rinsho.text import clean_counted
 from rinsho.text.cleaning import KINDS
 
 if TYPE_CHECKING:
-    from rinsho.corpus.filters.contamination import Index
+    from rinsho.contamination import Index
 
 ALIVE_EVERY = 64  # documents between two looks whether the run that started us still lives
 ALL_KINDS = (*KINDS, "postal_code")
@@ -55,6 +55,7 @@ class Counts:
     read_bytes: int = 0
     not_sampled: int = 0
     contaminated: int = 0
+    synthetic_read: int = 0
     first_broken: str | None = None
     broken: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
@@ -127,11 +128,13 @@ def make_piece(task: Task) -> None:
         (aside / "contamination.jsonl").open("w", encoding="utf-8") as found,
     ):
         contaminated = _contamination(task.recipe, counts, found)
-        for document, source, raw_bytes, verdict in _documents(task, counts, broken):
+        for document, source, raw_bytes, synthetic, verdict in _documents(task, counts, broken):
             drop = verdict or contaminated(document)
             if drop is None:
                 kept.write(document)
-                index.add(document.text, document.id, source, raw_bytes, byte_length(document.text))
+                index.add(
+                    document.text, document.id, source, raw_bytes, byte_length(document.text), synthetic=synthetic
+                )
             else:
                 dropped.write(dropped_document(document, drop))
                 counts.drop(document, drop, raw_bytes)
@@ -171,8 +174,8 @@ def source_of(document: Document, file: SourceFile) -> str:
     return printable_name(str(given or file.path.name.split(".")[0]))
 
 
-def _documents(task: Task, counts: Counts, broken: TextIO) -> Iterator[tuple[Document, str, int, Drop | None]]:
-    """Each wanted document cleaned, with its source, its size before cleaning in bytes and the filters' verdict."""
+def _documents(task: Task, counts: Counts, broken: TextIO) -> Iterator[tuple[Document, str, int, bool, Drop | None]]:
+    """Each wanted document cleaned, with source, bytes before cleaning, whether a model wrote it, and the verdict."""
     recipe = task.recipe
     filters, for_trusted = from_recipe(recipe), from_recipe(recipe, trusted=True)
 
@@ -199,13 +202,16 @@ def _documents(task: Task, counts: Counts, broken: TextIO) -> Iterator[tuple[Doc
             document.text, personal=recipe.personal, kinds=ALL_KINDS, literal_numbers=recipe.literal_numbers
         )
         counts.cleaning.update(changed)
-        meta = document.meta
-        if recipe.meta_fields is not None:
+        meta, synthetic = document.meta, is_synthetic(document.meta)
+        if recipe.meta_fields is not None:  # that a model wrote it, and which, always travels along, as the source does
             meta = {name: meta[name] for name in recipe.meta_fields if name in meta}
+            if synthetic:
+                meta |= {SYNTHETIC: True} | {name: document.meta[name] for name in (MODEL,) if name in document.meta}
+        counts.synthetic_read += synthetic
         cleaned = Document(text.strip("\n"), document.id, meta | {"source": source})
         counts.lengths[length_bin(len(cleaned.text))] += 1
         rules = for_trusted if source in recipe.trusted_sources else filters
-        yield cleaned, source, raw_bytes, _verdict(cleaned, rules)
+        yield cleaned, source, raw_bytes, synthetic, _verdict(cleaned, rules)
 
 
 def _contamination(recipe: Recipe, counts: Counts, found: TextIO) -> Filter:
@@ -231,7 +237,7 @@ def _contamination(recipe: Recipe, counts: Counts, found: TextIO) -> Filter:
 @lru_cache(maxsize=1)
 def _benchmarks(paths: tuple[Path, ...], chars: int) -> Index:
     """The passages of the benchmark files, read once a process."""
-    from rinsho.corpus.filters.contamination import Index
+    from rinsho.contamination import Index
 
     return Index.from_files(paths, chars)
 

@@ -65,6 +65,8 @@ def work(recipe: Recipe, inputs: Sequence[Path], stage: Stage) -> Report:
         )
     _warn_unknown_sources(recipe, counts, stage)
     numbers = report_numbers(recipe, counts, kept, figures)
+    for warning in report.view.warnings(recipe.model_dump(mode="json"), numbers):
+        stage.log(f"WARNING: {warning}")
     write_atomic(stage.out / "report.html", report.page(recipe, numbers, title=report.title_of(stage.out)))
     return report.make_report(recipe, numbers)
 

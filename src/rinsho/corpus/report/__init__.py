@@ -100,9 +100,11 @@ def page(
         seconds=None if seconds is None else duration(seconds),
         numbers=numbers,
         summary=view.summary(settings, numbers),
+        warnings=view.warnings(settings, numbers),
         funnel=view.funnel(settings, numbers),
         sources=sources,
         shares=charts.shares(sources),
+        synthetic=view.all_synthetic(numbers) if (numbers.get("synthetic") or {}).get("documents_kept") else None,
         tokens=numbers.get("tokens"),
         lengths=lengths,
         histogram=charts.histogram(lengths),
@@ -192,8 +194,9 @@ def _markdown(settings: Mapping[str, Any], numbers: Mapping[str, Any]) -> str:
     lines = [
         _escaped(view.summary(settings, numbers)),
         "",
+        *(f"**WARNING: {_escaped(warning)}**\n" for warning in view.warnings(settings, numbers)),
         *_funnel(view.funnel(settings, numbers)),
-        *_sources(view.source_rows(numbers), numbers.get("tokens")),
+        *_sources(view.source_rows(numbers), numbers),
         *_lengths(view.length_rows(numbers)),
         f"Personal data {mode}{counts}. Names, patient numbers and dates are not looked for.",
         "",
@@ -226,7 +229,9 @@ def _funnel(steps: Sequence[view.Step]) -> list[str]:
     return _table(("step", "documents", "size", "of the rest", "meaning (setting)"), rows, last_is_text=True)
 
 
-def _sources(rows: Sequence[view.SourceRow], tokens: Mapping[str, Any] | None) -> list[str]:
+def _sources(rows: Sequence[view.SourceRow], numbers: Mapping[str, Any]) -> list[str]:
+    tokens = numbers.get("tokens")
+    synthetic = bool((numbers.get("synthetic") or {}).get("documents_kept"))
     header = ["source", "documents read", "kept", "size kept", "share"]
     table = []
     for row in rows:
@@ -235,9 +240,11 @@ def _sources(rows: Sequence[view.SourceRow], tokens: Mapping[str, Any] | None) -
         if tokens:
             cells.append(("about " if row.estimated else "") + _count(row.tokens))
             cells += [view.percent(row.share_of_tokens), _count(row.characters_per_token)]
+        if synthetic:
+            cells += [view.percent(row.synthetic), *([view.percent(row.synthetic_tokens)] if tokens else [])]
         table.append(cells)
-    if tokens:
-        header += ["tokens", "share", "characters per token"]
+    header += ["tokens", "share", "characters per token"] if tokens else []
+    header += ["synthetic", *(["of the tokens"] if tokens else [])] if synthetic else []
     lines = _table(header, table)
     if tokens and lines:
         name, fingerprint = (_escaped(view.plain(tokens.get(key))) for key in ("tokenizer", "fingerprint"))

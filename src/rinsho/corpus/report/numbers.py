@@ -37,6 +37,7 @@ def report_numbers(recipe: Recipe, counts: Counts, kept: Kept, figures: dict[str
         "characters_kept": kept.characters,
         "dropped": dropped,
         "sources": _sources(counts, kept),
+        "synthetic": _synthetic(counts, kept),
         "lengths": {
             "edges": list(LENGTH_EDGES),
             "read": [counts.lengths[str(edge)] for edge in LENGTH_EDGES],
@@ -54,6 +55,21 @@ def report_numbers(recipe: Recipe, counts: Counts, kept: Kept, figures: dict[str
     }
 
 
+def _synthetic(counts: Counts, kept: Kept) -> dict[str, Any]:
+    """How much of what was read and of what is kept a model wrote; shares of all that is kept."""
+    documents, size_bytes = kept.synthetic.total(), kept.synthetic_bytes.total()
+    return {
+        "documents_read": counts.synthetic_read,
+        "documents_kept": documents,
+        "documents_validation": kept.synthetic_validation,
+        "bytes_kept": size_bytes,
+        "characters_kept": kept.synthetic_characters,
+        "share_of_documents": round(documents / max(1, kept.documents), 4),
+        "share_of_bytes": round(size_bytes / max(1, kept.bytes), 4),
+        "share_of_characters": round(kept.synthetic_characters / max(1, kept.characters), 4),
+    }
+
+
 def _sources(counts: Counts, kept: Kept) -> dict[str, Any]:
     return {
         source: {
@@ -62,6 +78,8 @@ def _sources(counts: Counts, kept: Kept) -> dict[str, Any]:
             "documents_kept": kept.sources[source],
             "bytes_kept": kept.sources_bytes[source],
             "share_of_bytes": round(kept.sources_bytes[source] / max(1, kept.bytes), 4),
+            "synthetic_documents": kept.synthetic[source],
+            "synthetic_bytes": kept.synthetic_bytes[source],
         }
         for source in sorted(counts.sources_read, key=lambda source: (-kept.sources_bytes[source], source))
     }

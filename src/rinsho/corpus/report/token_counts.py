@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from rinsho.corpus.report import FinishedRun, read_run, save
 from rinsho.corpus.sample import hash64
-from rinsho.document import byte_length, read_documents
+from rinsho.document import byte_length, is_synthetic, read_documents
 from rinsho.errors import UserError
 from rinsho.progress import Progress
 from rinsho.run import Report
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 COUNTS = ".token_counts.jsonl"  # hidden, so that no room takes it for documents
 SMALL_BYTES = 2_000_000  # compressed; less is not worth starting processes for
 ALIVE_EVERY = 64
-KEYS = ("documents", "bytes", "characters", "tokens")
+KEYS = ("documents", "bytes", "characters", "tokens", "synthetic_tokens")
+COUNTED = 2  # raised when another number is counted: what an older version counted is counted again
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def with_tokens(run: Path, tokenizer: Path, *, max_documents_per_source: int | N
     most = max_documents_per_source
     fractions = {} if most is None else {name: most / count for name, count in kept.items() if count > most}
     jobs = _jobs(found, tokenizer, fractions)
-    key = f"{fingerprint}:{most if fractions else 'all'}"
+    key = f"{fingerprint}:{most if fractions else 'all'}:{COUNTED}"
     counted = _read(found.folder / COUNTS, key)
     missing = [job for job in jobs if job.hash not in counted]
     sizes = {job.hash: job.shard.stat().st_size for job in jobs}
@@ -88,7 +89,7 @@ def with_tokens(run: Path, tokenizer: Path, *, max_documents_per_source: int | N
 
 
 def count_shard(job: Job) -> dict[str, list[int]]:
-    """Per source of one shard: documents, UTF-8 bytes, characters and tokens that were counted."""
+    """Per source of one shard: documents, UTF-8 bytes, characters, tokens, and tokens of synthetic documents."""
     tokenizer = _tokenizer(str(job.tokenizer))
     sources: dict[str, list[int]] = {}
     for number, document in enumerate(read_documents(job.shard)):
@@ -98,8 +99,10 @@ def count_shard(job: Job) -> dict[str, list[int]]:
         if hash64(f"tokens:{document.id}") >= job.fractions.get(source, 1.0) * 2**64:
             continue
         size_bytes = byte_length(document.text)
-        row = (1, size_bytes, len(document.text), len(tokenizer.encode_text(document.text)))
-        sources[source] = [before + value for before, value in zip(sources.get(source, [0] * 4), row, strict=True)]
+        tokens = len(tokenizer.encode_text(document.text))
+        row = (1, size_bytes, len(document.text), tokens, tokens * is_synthetic(document.meta))
+        before = sources.get(source, [0] * len(KEYS))
+        sources[source] = [total + value for total, value in zip(before, row, strict=True)]
     return sources
 
 
@@ -155,21 +158,23 @@ def _added_up(
     totals: dict[str, list[int]] = {}
     for shard in shards:
         for source, row in shard.items():
-            totals[source] = [a + b for a, b in zip(totals.get(source, [0] * 4), row, strict=True)]
+            totals[source] = [a + b for a, b in zip(totals.get(source, [0] * len(KEYS)), row, strict=True)]
     if "" in totals:  # documents that do not name their source: clear where there is but one
         totals[next(iter(known)) if len(known) == len(totals) == 1 else "(no source named)"] = totals.pop("")
     sources = {}
-    for source, (_, size_bytes, _, tokens) in sorted(totals.items()):
+    for source, (_, size_bytes, _, tokens, synthetic) in sorted(totals.items()):
         estimated = source in fractions
         scale = known[source]["bytes_kept"] / max(1, size_bytes) if estimated else 1
         sources[source] = {
             "tokens": round(tokens * scale) if estimated else tokens,
+            "synthetic_tokens": round(synthetic * scale) if estimated else synthetic,
             "estimated": estimated,
             **{f"counted_{key}": value for key, value in zip(KEYS, totals[source], strict=True)},
         }
-    counted = [sum(column) for column in zip(*totals.values(), strict=True)] if totals else [0] * 4
+    counted = [sum(column) for column in zip(*totals.values(), strict=True)] if totals else [0] * len(KEYS)
     return {
         "tokens": sum(row["tokens"] for row in sources.values()),
+        "synthetic_tokens": sum(row["synthetic_tokens"] for row in sources.values()),
         "estimated": any(row["estimated"] for row in sources.values()),
         "characters_per_token": round(counted[2] / max(1, counted[3]), 4),
         "sources": sources,

@@ -96,7 +96,11 @@ class Step:
 
 @dataclass(frozen=True)
 class SourceRow:
-    """One line of the sources table (Table 1 of the report); tokens are None where no tokenizer has counted."""
+    """One line of the sources table (Table 1 of the report); tokens are None where no tokenizer has counted.
+
+    `synthetic` is the share of the kept bytes that a model wrote, `synthetic_tokens` that of the tokens; None where an
+    older version did not count it.
+    """
 
     name: str
     documents_read: int
@@ -107,6 +111,8 @@ class SourceRow:
     share_of_tokens: float | None
     characters_per_token: float | None
     estimated: bool
+    synthetic: float | None = None
+    synthetic_tokens: float | None = None
 
 
 def settings_of(recipe: Settings | Mapping[str, Any]) -> dict[str, Any]:
@@ -224,6 +230,8 @@ def source_rows(numbers: Mapping[str, Any]) -> list[SourceRow]:
             sum(found) / all_tokens if found else None,
             characters / seen if seen else None,
             any(part.get("estimated", False) for part in parts),
+            _share(figures, "synthetic_bytes", "bytes_kept"),
+            _share(parts, "synthetic_tokens", "tokens"),
         )
 
     rows = [row(plain(name), [name]) for name in names[:SOURCES]]
@@ -270,9 +278,52 @@ def summary(settings: Mapping[str, Any], numbers: Mapping[str, Any]) -> str:
     return text
 
 
+def warnings(settings: Mapping[str, Any], numbers: Mapping[str, Any]) -> list[str]:
+    """What a reader must not overlook: more synthetic text than the recipe's limit."""
+    share = (numbers.get("synthetic") or {}).get("share_of_bytes", 0)
+    limit = settings.get("max_synthetic_fraction")
+    if limit is None or share <= limit:
+        return []
+    return [
+        f"{percent(share)} of the kept text was written by a model, above max_synthetic_fraction ({percent(limit)}): "
+        "a model that learns from generated text forgets what is rare in real text"
+    ]
+
+
+def all_synthetic(numbers: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    """The share of the kept bytes, and of the tokens, that a model wrote; None where it was not counted."""
+    synthetic, tokens = numbers.get("synthetic") or {}, numbers.get("tokens") or {}
+    return synthetic.get("share_of_bytes"), _share([tokens], "synthetic_tokens", "tokens")
+
+
+def _share(rows: Iterable[Mapping[str, Any]], part: str, whole: str) -> float | None:
+    """The sum of one key over the sum of another; None where no row has the part."""
+    having = [row for row in rows if row.get(part) is not None]
+    return sum(row[part] for row in having) / max(1, sum(row.get(whole) or 0 for row in having)) if having else None
+
+
+def _synthetic(numbers: Mapping[str, Any]) -> str:
+    """A sentence on synthetic text; empty for a run of a version that did not count it."""
+    synthetic = numbers.get("synthetic") or {}
+    if "documents_kept" not in synthetic:
+        return ""
+    documents, read = synthetic["documents_kept"], synthetic.get("documents_read", 0)
+    if not read:
+        return "No document says that a model wrote it (field synthetic)."
+    shares = (f"{percent(synthetic.get(f'share_of_{what}', 0))} of the {what}" for what in ("bytes", "characters"))
+    text = f"Written by a model (field synthetic): {documents:,} of the kept documents "
+    text += f"({percent(synthetic.get('share_of_documents', 0))}), {', '.join(shares)}"
+    if (tokens := all_synthetic(numbers)[1]) is not None:
+        text += f", {percent(tokens)} of the tokens"
+    text += f"; {synthetic.get('documents_validation', 0):,} of them are held out in validation/."
+    return text + (f" {read - documents:,} more were read and dropped." if read > documents else "")
+
+
 def notes(settings: Mapping[str, Any], numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Title and sentence for what needs no table: sentences, near duplicates, benchmarks, broken records."""
+    """Title and sentence for what needs no table: synthetic text, sentences, near duplicates, benchmarks, broken."""
     found = []
+    if text := _synthetic(numbers):
+        found.append(("Synthetic text", text))
     sentences = numbers.get("sentences") or {}
     if sentences.get("frequent") is not None and settings.get("sentence_documents", 1):
         limit = f"more than {settings['sentence_documents']:,}" if settings.get("sentence_documents") else "many"
