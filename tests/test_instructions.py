@@ -230,6 +230,9 @@ def test_pairs(row: dict[str, Any], tmp_path: Path) -> None:
         (pair,) = read_pairs(written(tmp_path / "pairs.json", [row], lines))
         assert (pair.id, pair.source) == ("pairs/00000", "pairs")
         assert (pair.messages, pair.chosen, pair.rejected) == ((user("熱は？"),), "38度", "不明")
+        assert pair.writer is None
+    (pair,) = read_pairs(written(tmp_path / "pairs.json", [row | {"synthetic": True, "model": "some-70b"}]))
+    assert pair.writer == "some-70b"
 
 
 def test_pairs_with_a_system_turn(tmp_path: Path) -> None:

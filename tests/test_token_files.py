@@ -82,8 +82,8 @@ def test_it_holds_begin_text_and_end_of_every_document(made):
         ("b.jsonl.zst", 1, 3),
     ]
     assert opened.sources == [
-        SourceRow("case", 2, 11, 7, licenses=(("", 2),)),
-        SourceRow("", 1, 3, 1, licenses=(("", 1),)),
+        SourceRow("case", 2, 11, 7, licenses=(("", 2),), synthetic=()),
+        SourceRow("", 1, 3, 1, licenses=(("", 1),), synthetic=()),
     ]
     assert opened.source_of.tolist() == [0, 0, 1]
     assert opened.ids([2, 0, 2]) == ["d0", "d2"]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rinsho.document import Document, printable_name, write_documents
 from rinsho.token_files import SourceRow, open_encoded, open_tokens, verify_tokens
 from rinsho.token_pieces import NO_COPIES
-from rinsho.token_writing import encode_corpora, write_tokens
+from rinsho.token_writing import _merge, encode_corpora, write_tokens
 from rinsho.tokenizer.encode import _sources
 from test_token_files import Letters, content
 
@@ -87,9 +87,9 @@ def test_encoded_corpora_keep_the_names_of_corpus_and_folder(tmp_path):
     training, held_out = open_encoded([tmp_path / "hospital-tokens", tmp_path / "general-tokens"])
     few = training.sources[0].documents
     assert training.sources == [
-        SourceRow("", few, 4 * few, 2 * few, "hospital", "hospital-tokens", (("", few),)),
+        SourceRow("", few, 4 * few, 2 * few, "hospital", "hospital-tokens", (("", few),), ()),
         SourceRow(
-            "wiki", *training.sources[1][1:4], "general", "general-tokens", (("", training.sources[1].documents),)
+            "wiki", *training.sources[1][1:4], "general", "general-tokens", (("", training.sources[1].documents),), ()
         ),
     ]
     assert np.bincount(training.source_of).tolist() == [row.documents for row in training.sources]
@@ -110,16 +110,42 @@ def test_licences_of_documents_are_counted(tmp_path):
     assert dict(row.licenses) == {"CC-BY-4.0": 4, "CC-BY-NC-4.0": 2, "": 2}
 
 
+def test_documents_that_a_model_wrote_are_counted(tmp_path):
+    said = [{"synthetic": True, "model": "some-70b"}, {"synthetic": "true"}, {"model": "some-70b"}, {}]
+    for place in (0, 1):
+        with (tmp_path / f"{place}.jsonl.zst").open("wb") as file:
+            rows = [Document("咳" * (n + 1), f"{place}-{n}", {"source": "s", **meta}) for n, meta in enumerate(said)]
+            write_documents(file, rows)
+    shards = [tmp_path / f"{place}.jsonl.zst" for place in (0, 1)]
+    write_tokens(shards, Letters(), tmp_path / "tokens", scratch=tmp_path / "scratch")
+    (row,) = open_tokens(tmp_path / "tokens").sources
+    assert dict(row.synthetic) == {"some-70b": 2, "": 2}
+    assert (row.documents, row.tokens, row.synthetic_tokens) == (8, 2 * (3 + 4 + 5 + 6), 2 * (3 + 4))
+
+
+def test_pieces_of_earlier_versions_make_what_they_do_not_tell_not_recorded():
+    sources = {}
+    new = ["s", 2, 9, 5, {"MIT": 2}, {"some-70b": 1}, 4]
+    for rows in ([new], [["s", 1, 5, 3, {"MIT": 1}], new], [["t", 1, 5, 3]], [new]):
+        _merge(sources, "c", rows)
+    assert sources == {
+        ("c", "s"): [0, 7, 32, 18, {"MIT": 7}, None, 12],
+        ("c", "t"): [1, 1, 5, 3, {"": 1}, None, 0],
+    }
+
+
 def test_token_files_from_before_licences_were_recorded_open(tmp_path):
     shard(tmp_path / "a.jsonl.zst", [("a", "records", "咳")])
     write_tokens([tmp_path / "a.jsonl.zst"], Letters(), tmp_path / "tokens", scratch=tmp_path / "scratch")
     about = json.loads((tmp_path / "tokens" / "tokens.json").read_text())
     rows = json.loads((tmp_path / "tokens" / "sources.json").read_text())
-    old = json.dumps([{key: row[key] for key in row if key != "licenses"} for row in rows])
+    new = ("licenses", "synthetic", "synthetic_tokens")
+    old = json.dumps([{key: row[key] for key in row if key not in new} for row in rows])
     (tmp_path / "tokens" / "sources.json").write_text(old)
     about["files"]["sources.json"]["bytes"] = len(old)
     (tmp_path / "tokens" / "tokens.json").write_text(json.dumps(about))
-    assert [row.licenses for row in open_tokens(tmp_path / "tokens").sources] == [None]
+    (row,) = open_tokens(tmp_path / "tokens").sources
+    assert (row.licenses, row.synthetic, row.synthetic_tokens) == (None, None, 0)
 
 
 def test_the_report_of_encoding_lists_the_largest_sources():

@@ -8,7 +8,7 @@ A file is a JSON list or JSON lines, in UTF-8. Its rows may have these forms, al
 
 Preference pairs are `{"prompt": text or messages, "chosen": text or messages, "rejected": text or messages}`; the turns
 before the answer may also stand in `chosen` and `rejected`, as TRL allows. A row of any form may name its `license`,
-which is kept for the model card.
+and say by `synthetic: true` that a language model wrote it, and by `model` which: kept for the model card.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 import orjson
 
 from rinsho.chat import Message, Role
+from rinsho.document import writer_of
 from rinsho.errors import UserError
 from rinsho.prompting import PromptTemplate
 
@@ -45,6 +46,7 @@ class Conversation:
         messages: the turns; the last one is the assistant's.
         documents: what of the row counts as documents, before any template; see `texts`.
         license: what the row names as its licence; empty for none.
+        writer: the language model that wrote the row (`rinsho.document.writer_of`).
     """
 
     id: str
@@ -52,6 +54,7 @@ class Conversation:
     messages: tuple[Message, ...]
     documents: tuple[str, ...] = ()
     license: str = ""
+    writer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ class Pair:
         id, source: as in `Conversation`.
         messages: the turns before the answer.
         chosen, rejected: the answers.
-        license: as in `Conversation`.
+        license, writer: as in `Conversation`.
     """
 
     id: str
@@ -71,6 +74,7 @@ class Pair:
     chosen: str
     rejected: str
     license: str = ""
+    writer: str | None = None
 
 
 def instruction_files(path: Path) -> list[Path]:
@@ -117,7 +121,7 @@ def read_instructions(path: Path, template: PromptTemplate) -> list[Conversation
             todo = "for pairs of answers take finetune.objective=dpo" if "chosen" in row else ""
             raise UserError("a row of no known form" + _fields(row), where=where, expected=FORMS, todo=todo)
         name = f"{path.stem}/{number:05d}"
-        found.append(Conversation(name, path.stem, messages, documents, _license(row)))
+        found.append(Conversation(name, path.stem, messages, documents, _license(row), writer_of(row)))
     return found
 
 
@@ -141,7 +145,7 @@ def read_pairs(path: Path) -> list[Pair]:
         if better[-1] == worse[-1]:
             raise UserError("chosen and rejected are the same", where=where, expected="a better and a worse answer")
         name, answers = f"{path.stem}/{number:05d}", (better[-1].content, worse[-1].content)
-        found.append(Pair(name, path.stem, before, *answers, _license(row)))
+        found.append(Pair(name, path.stem, before, *answers, _license(row), writer_of(row)))
     return found
 
 

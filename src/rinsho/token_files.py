@@ -3,7 +3,8 @@
     tokens.bin      all documents one after another, each with its begin and end mark (uint16 or uint32)
     documents.npy   int64 offsets into it, one more than documents
     sources.npy     int32, of every document the place of its source in sources.json
-    sources.json    the sources in the order they appear: corpus, source, documents, tokens, characters, licenses
+    sources.json    the sources in the order they appear: corpus, source, documents, tokens, characters, licenses,
+                    synthetic, synthetic_tokens
     ids.txt         the documents' ids as JSON strings, a line each
     tokens.json     the manifest: tokenizer, settings, counts, sizes and hashes of the other files
 
@@ -49,7 +50,8 @@ class SourceRow(NamedTuple):
     """What a corpus has of a source.
 
     `folder` names the encoded corpus it was opened from, if it was one. `licenses` are those that its documents name,
-    with the number of documents ("" names none); None in token files made before they were recorded.
+    with the number of documents ("" names none); None in token files made before they were recorded. `synthetic` are
+    the language models that wrote some of its documents, in the same form, `synthetic_tokens` the tokens of these.
     """
 
     name: str
@@ -59,6 +61,8 @@ class SourceRow(NamedTuple):
     corpus: str = ""
     folder: str = ""
     licenses: tuple[tuple[str, int], ...] | None = None
+    synthetic: tuple[tuple[str, int], ...] | None = None
+    synthetic_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -318,12 +322,18 @@ def _read_sources(folder: Path) -> list[SourceRow]:
                 row["tokens"],
                 row["characters"],
                 row["corpus"],
-                licenses=tuple(row["licenses"].items()) if "licenses" in row else None,
+                licenses=_counts(row.get("licenses")),
+                synthetic=_counts(row.get("synthetic")),
+                synthetic_tokens=row.get("synthetic_tokens", 0),
             )
             for row in rows
         ]
     except (ValueError, KeyError, TypeError, AttributeError):
         raise _damaged(folder, f"{SOURCES} is not readable") from None
+
+
+def _counts(table: dict[str, int] | None) -> tuple[tuple[str, int], ...] | None:
+    return None if table is None else tuple(table.items())
 
 
 def _damaged(folder: Path, what: str) -> UserError:

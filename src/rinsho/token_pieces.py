@@ -20,7 +20,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from rinsho.document import Broken, Document, byte_length, printable_name, read_documents
+from rinsho.document import Broken, Document, byte_length, printable_name, read_documents, writer_of
 from rinsho.files import atomic_folder, file_hash
 from rinsho.packing import share
 from rinsho.progress import Progress
@@ -171,9 +171,10 @@ def encode_shard(job: Job, count: Count) -> Encoded:
 
 
 class _Sources:
-    """The sources of a shard in the order they appear, each [name, documents, tokens, characters, licences].
+    """The sources of a shard in the order they appear: [name, documents, tokens, characters, licences, models, tokens].
 
-    Licences are counted by documents, under "" those of which none is told.
+    Licences are counted by documents, under "" those of which none is told; so are the language models that wrote some
+    of them, and the tokens at the end are of these documents.
     """
 
     def __init__(self) -> None:
@@ -185,11 +186,15 @@ class _Sources:
         name = printable_name(str(document.meta.get("source") or ""))
         place = self._places.setdefault(name, len(self.rows))
         if place == len(self.rows):
-            self.rows.append([name, 0, 0, 0, {}])
+            self.rows.append([name, 0, 0, 0, {}, {}, 0])
         row = self.rows[place]
         row[1:4] = row[1] + 1, row[2] + tokens, row[3] + len(document.text)
         license_ = printable_name(str(document.meta.get("license") or ""))
         row[4][license_] = row[4].get(license_, 0) + 1
+        writer = writer_of(document.meta)
+        if writer is not None:
+            row[5][writer] = row[5].get(writer, 0) + 1
+            row[6] += tokens
         self.of.append(place)
 
 

@@ -16,6 +16,7 @@ import orjson
 from rinsho.document import printable_name, shard_paths, training_folder
 from rinsho.errors import UserError
 from rinsho.files import atomic_folder, file_hash
+from rinsho.learned_from import added
 from rinsho.token_files import (
     DOCUMENTS,
     FILES,
@@ -199,21 +200,24 @@ def _join(pieces: Sequence[Path], corpora: Sequence[str], folder: Path, about: M
 def _merge(sources: dict[tuple[str, str], list[Any]], corpus: str, rows: Sequence[Sequence[Any]]) -> Any:
     """Adds a piece's sources to those of all and returns the place of each among them, (rows,) int32."""
     places = np.empty(len(rows), np.int32)
-    for row, (name, documents, tokens, characters, *licenses) in enumerate(rows):
-        known = sources.setdefault((corpus, name), [len(sources), 0, 0, 0, {}])
+    for row, (name, documents, tokens, characters, *told) in enumerate(rows):
+        known = sources.setdefault((corpus, name), [len(sources), 0, 0, 0, {}, {}, 0])
         known[1:4] = known[1] + documents, known[2] + tokens, known[3] + characters
-        # a piece of an earlier version, which an interrupted run left, tells none
-        for license_, count in (licenses[0] if licenses else {"": documents}).items():
-            known[4][license_] = known[4].get(license_, 0) + count
+        # a piece of an earlier version, which an interrupted run left, tells no licence, or not what models wrote
+        earlier: tuple[Any, ...] = ({"": documents}, None, 0)
+        licenses, synthetic, synthetic_tokens = *told, *earlier[len(told) :]
+        known[4] = added([known[4], licenses])
+        known[5] = None if known[5] is None or synthetic is None else added([known[5], synthetic])
+        known[6] += synthetic_tokens
         places[row] = known[0]
     return places
 
 
 def _source_lines(sources: Mapping[tuple[str, str], Sequence[Any]]) -> bytes:
-    keys = ("corpus", "source", "licenses", "documents", "tokens", "characters")
+    keys = ("corpus", "source", "documents", "tokens", "characters", "licenses", "synthetic", "synthetic_tokens")
     lines = [
-        orjson.dumps(dict(zip(keys, (corpus, name, licenses, *counts), strict=True)))
-        for (corpus, name), (_, *counts, licenses) in sources.items()
+        orjson.dumps(dict(zip(keys, (corpus, name, *counts), strict=True)))
+        for (corpus, name), (_, *counts) in sources.items()
     ]
     return b"[\n" + b",\n".join(lines) + b"\n]\n"
 

@@ -62,6 +62,49 @@ def test_the_card_says_where_the_model_comes_from_and_how_good_it_is(provenance)
         assert said in card, said
 
 
+REASSURED = "None of the licences of the data names terms"
+
+
+def card_of(folder, sources):
+    base = parts.base(folder / "pretrain", data=[{"stage": "pretrain", "sources": sources}])
+    return text(read(base, None, []), parts.export("hf"))
+
+
+def test_the_card_says_what_language_models_wrote(tmp_path):
+    wiki = {"source": "wiki", "documents": 60, "tokens": 600, "share": 0.2, "licenses": {"CC0": 60}, "synthetic": {}}
+    exercises = {"source": "exam", "documents": 40, "tokens": 400, "share": 0.8, "licenses": {"MIT": 40}}
+    exercises |= {"synthetic": {"some-70b": 29, "some-8b": 7, "": 1}, "synthetic_tokens": 300}
+    old = {"source": "old", "documents": 100, "tokens": 1000, "share": 0.0, "licenses": {"MIT": 100}}
+    card = card_of(tmp_path, [wiki | {"synthetic_tokens": 0}, exercises, old])
+    rows = {row[0]: row for table in tables(card) for row in table}
+    written = [rows[name][4] for name in ("source", "wiki", "exam", "old")]
+    assert written[1:] == ["-", "some-70b 29, some-8b 7, model not named 1", "not recorded"]
+    assert "37 of 200 documents (18.5%), 15.0% of the tokens, 60.0% of what was drawn" in card
+    assert "Language models wrote a part of the data: some-70b, some-8b, model not named." in card
+    assert "may forbid training other models" in card
+
+
+def test_the_card_does_not_say_that_no_model_wrote_what_did_not_record_it(tmp_path, provenance):
+    rows = [row | {"licenses": {"MIT": 5}, "synthetic": {}, "synthetic_tokens": 0} for row in parts.SOURCES]
+    none = "None of these documents says that a language model wrote it"
+    card = card_of(tmp_path / "all", rows)
+    assert f"{none}." in card and REASSURED in card
+    assert f"{none}; of some sources it is not recorded." in card_of(tmp_path / "some", [rows[0], parts.SOURCES[1]])
+    card = text(provenance, parts.export("hf"))
+    assert "Whether language models wrote a part of it: not recorded." in card and none not in card
+    assert "Language models wrote" not in card
+
+
+def test_the_card_does_not_reassure_about_licences_that_it_cannot_read(tmp_path):
+    rows = [parts.SOURCES[0] | {"licenses": {"MIT": 4, "Toy Licence 1": 6}}]
+    card = card_of(tmp_path, rows)
+    assert "- Terms not judged: Toy Licence 1; read them." in card and REASSURED not in card
+    rows[0]["licenses"]["研究目的限定"] = 1
+    card = card_of(tmp_path / "research", rows)
+    assert 'Terms "research only": records (研究目的限定).' in card
+    assert "- Further terms not judged: Toy Licence 1, 研究目的限定; read them." in card
+
+
 def test_the_card_says_of_what_files_the_scores_are(provenance):
     before, very = "of the model before it was exported", "not of the files that were exported"
     card = text(provenance, parts.export("gguf"))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rinsho.export.licensing import license_of
+from rinsho.export.licensing import AS_PUBLISHED, license_of
 
 
 def data(*licenses):
@@ -26,6 +26,7 @@ def data(*licenses):
             " ", [{"MIT": 4}, {"CC-BY-NC-ND-4.0": 1, "MIT": 3}],
             {"license": "other", "license_name": "not-chosen-with-non-commercial-and-no-derivatives-data"},
         ),
+        ("mit", [{"研究目的限定": 4}], {"license": "other", "license_name": "mit-with-research-only-data"}),
         ("Our hospital's terms", [{"MIT": 4}], {"license": "other", "license_name": "our-hospital-s-terms"}),
     ],
 )  # fmt: skip
@@ -42,3 +43,12 @@ def test_what_is_not_known_is_named():
 def test_the_base_models_own_licence_counts():
     found = license_of("mit", [{"stage": "unknown", "sources": None, "license": "cc-by-nc-4.0"}])
     assert found.carried == ("non-commercial",)
+
+
+def test_licences_that_cannot_be_read_are_named():
+    published = {f"CC-BY-4.0{AS_PUBLISHED}": 4}
+    assert license_of("mit", data({"MIT": 4}, {"CC BY-NC 4.0": 4}, published)).not_judged == []
+    base = {"stage": "unknown", "sources": None, "license": "gemma"}
+    found = license_of("mit", [base, *data({"MIT": 3, "": 1}, {"Llama 2 Community License": 4, "Toy Licence": 1})])
+    assert found.not_judged == ["gemma", "Llama 2 Community License", "Toy Licence"]
+    assert found.terms == {"forbids training other models": ["s1 (Llama 2 Community License)"]}

@@ -196,7 +196,22 @@ def test_sources_have_the_licences_that_data_and_rows_name(
     assert list(told["nrner"]) == ["CC-BY-NC-SA-4.0"]
     tokens = sum(len(each.ids) for each in read_all(recipe, data, tokenizer).examples)
     assert sum(row["tokens"] for row in found if row["source"] != "notes") == tokens
+    told = {row["source"]: (row["synthetic"], row["synthetic_tokens"]) for row in found}
+    assert set(map(str, told.values())) == {"({}, 0)"}
     shutil.copytree(data, tmp_path / "own")
     (tmp_path / "own/jmed_llm/licenses.csv").write_text("task,license\n*,invented\nsmdis,\n")
     told = {row["source"]: row["licenses"] for row in read_all(recipe, tmp_path / "own", tokenizer).sources}
     assert (list(told["nrner"]), list(told["smdis"])) == (["invented"], [""])
+
+
+def test_sources_tell_what_language_models_wrote(recipe: Recipe, data: Path, tokenizer, tmp_path: Path) -> None:
+    from rinsho.finetune.data import read
+
+    said = [{"synthetic": True, "model": "some-70b"}, {"synthetic": True}, {"model": "some-70b"}]
+    rows = [{"instruction": f"{number}とは", "output": "数", **each} for number, each in enumerate(said)]
+    (tmp_path / "exercises.json").write_text(json.dumps(rows))
+    made = read(recipe, [data, tmp_path / "exercises.json"], renderer(tokenizer, "tests"))
+    (row,) = (row for row in made.sources if row["source"] == "exercises")
+    assert row["synthetic"] == {"some-70b": 1, "": 1}
+    sizes = {example.id: len(example.ids) for example in made.examples}
+    assert row["synthetic_tokens"] == sizes["exercises/00000"] + sizes["exercises/00001"]

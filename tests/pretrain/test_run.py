@@ -219,7 +219,8 @@ def test_what_belongs_to_the_identity_of_a_run():
 def test_the_model_folder_names_its_sources_and_their_licences(stand_in, tmp_path):
     tokenizer, corpus = toy.toy_inputs(tmp_path)
     documents = list(read_documents(corpus / "shards/0.jsonl.zst"))
-    told = {0: {"source": "records", "license": "CC-BY-NC-4.0"}, 1: {"source": "general"}, 2: {"source": "general"}}
+    records = {"source": "records", "license": "CC-BY-NC-4.0", "synthetic": True, "model": "some-70b"}
+    told = {0: records, 1: {"source": "general"}, 2: {"source": "general"}}
     (tmp_path / "told").mkdir()
     with (tmp_path / "told/a.jsonl.zst").open("wb") as file:
         write_documents(file, [Document(d.text, d.id, told[number % 3]) for number, d in enumerate(documents)])
@@ -230,6 +231,9 @@ def test_the_model_folder_names_its_sources_and_their_licences(stand_in, tmp_pat
     assert rows.keys() == {"records", "general"}
     assert rows["records"]["licenses"] == {"CC-BY-NC-4.0": rows["records"]["documents"]}
     assert rows["general"]["licenses"] == {"": rows["general"]["documents"]}
+    assert rows["records"]["synthetic"] == {"some-70b": rows["records"]["documents"]}
+    assert rows["records"]["synthetic_tokens"] == rows["records"]["tokens"]
+    assert (rows["general"]["synthetic"], rows["general"]["synthetic_tokens"]) == ({}, 0)
     assert sum(row["share"] for row in rows.values()) == pytest.approx(1, abs=1e-3)
     # a source that is left out is not named; what the base learned from is not forgotten
     more = {**toy.SETTINGS, "init_from": "model", "max_tokens": 128 * 2, "copy_fraction": 0.0}

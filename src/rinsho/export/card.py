@@ -6,7 +6,7 @@ Nothing is invented: what no folder says is said to be not recorded. The card na
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from rinsho.export.cells import NOT_RECORDED, cell, figure, listed, plain
 from rinsho.export.licensing import License, license_of
 from rinsho.export.provenance import Provenance, Stage
 from rinsho.files import write_atomic
-from rinsho.learned_from import CARD
+from rinsho.learned_from import CARD, added
 
 KINDS = {"pretrain": "Pre-training", "finetune": "Tuning", "unknown": "A model from elsewhere", "base": "Base model"}
 # Settings that a reader compares models by; every other one stands in the run folder's recipe.resolved.yaml.
@@ -29,6 +29,7 @@ SETTINGS = (
     "residual_dropout", "dtype", "quantization", "save_dtype", "seed",
 )  # fmt: skip
 PACKAGES = ("torch", "transformers", "tokenizers", "fugashi", "ipadic")
+NO_MODEL = "model not named"
 FIGURES = {"top1": "same first choice", "mean_kl": "mean KL", "largest_kl": "largest KL"}
 
 
@@ -79,6 +80,8 @@ def text(provenance: Provenance, export: Mapping[str, Any]) -> str:
         license_line=_license_line(license_),
         terms={term: listed(places) for term, places in license_.terms.items()},
         unknown=listed(license_.unknown),
+        not_judged=listed(license_.not_judged),
+        writers=listed(_writers(provenance.data)),
         stages=[_stage(stage) for stage in provenance.stages],
         splits=[_split(row) for row in provenance.tuned.get("splits", ())],
         warnings=[cell(row) for split in provenance.tuned.get("splits", ()) for row in split.get("warnings", ())],
@@ -198,19 +201,54 @@ def _inside(told: Mapping[str, Any]) -> list[list[str]]:
 def _learned(row: Mapping[str, Any]) -> dict[str, Any]:
     sources = row.get("sources")
     shares = any(source.get("share") is not None for source in sources or ())
+    written = any(source.get("synthetic") for source in sources or ())
     return {
         "kind": KINDS.get(str(row.get("stage")), cell(row.get("stage"))),
         "license": cell(row["license"]) if row.get("license") else None,
         "shares": shares,
-        "sources": None if sources is None else [_source(source, shares) for source in sources],
+        "written": written,
+        "synthetic": _synthetic(sources or ()),
+        "sources": None if sources is None else [_source(source, shares, written) for source in sources],
     }
 
 
-def _source(row: Mapping[str, Any], shares: bool) -> list[str]:
+def _source(row: Mapping[str, Any], shares: bool, written: bool) -> list[str]:
     cells = [cell(row["source"] or "(no name)"), f"{row['documents']:,}", f"{row['tokens']:,}"]
     if shares:
         cells.append(NOT_RECORDED if row.get("share") is None else f"{row['share']:.1%}")
+    if written:
+        cells.append(_models(row.get("synthetic")))
     return [*cells, _licenses(row.get("licenses"))]
+
+
+def _models(synthetic: Mapping[str, int] | None) -> str:
+    if synthetic is None:
+        return NOT_RECORDED
+    return ", ".join(f"{cell(name or NO_MODEL)} {count:,}" for name, count in synthetic.items()) or "-"
+
+
+def _synthetic(sources: Sequence[Mapping[str, Any]]) -> str:
+    """How much of a stage's data language models wrote, as far as the data say so."""
+    known = [row for row in sources if row.get("synthetic") is not None]
+    if not known:
+        return f"Whether language models wrote a part of it: {NOT_RECORDED}."
+    models = added(row["synthetic"] for row in known)
+    if not models:
+        line = "None of these documents says that a language model wrote it"
+        return line + ("." if len(known) == len(sources) else f"; of some sources it is {NOT_RECORDED}.")
+    documents, tokens = (max(1, sum(row[key] for row in sources)) for key in ("documents", "tokens"))
+    count, size = sum(models.values()), sum(row.get("synthetic_tokens", 0) for row in known)
+    shares = [f"{count:,} of {documents:,} documents ({count / documents:.1%})", f"{size / tokens:.1%} of the tokens"]
+    if any(row.get("share") for row in known):  # a mixture sees some sources more often
+        parts = ((row.get("share") or 0) * row.get("synthetic_tokens", 0) / max(1, row["tokens"]) for row in known)
+        shares.append(f"{sum(parts):.1%} of what was drawn")
+    return f"**Written by language models: {', '.join(shares)}**, by what the documents say: {_models(models)}."
+
+
+def _writers(data: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The language models that wrote a part of the data."""
+    tables = (source.get("synthetic") or {} for row in data for source in row.get("sources") or ())
+    return list(dict.fromkeys(name or NO_MODEL for table in tables for name in table))
 
 
 def _licenses(licenses: Mapping[str, int] | None) -> str:

@@ -7,9 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rinsho.learned_from import terms_of
+from rinsho.learned_from import is_known, terms_of
 
-CARRIED = ("non-commercial", "no derivatives")  # a line without them would promise what the data do not allow
+AS_PUBLISHED = " (the data's published licence; the run recorded none)"  # behind a licence that was looked up
+CARRIED = (
+    "non-commercial",
+    "research only",
+    "no derivatives",
+)  # without them a line would promise too much
 NOT_CHOSEN = "not-chosen"
 # Names that a Hugging Face card may have under `license`; every other one stands under `license_name`.
 KNOWN = {
@@ -30,6 +35,7 @@ class License:
         terms: of the data: term -> the sources or licences that have it, in order.
         carried: terms of the data that the chosen licence does not have.
         unknown: sources, or parts of them, whose licence is not recorded or not told.
+        not_judged: licences whose names do not say all of their terms.
     """
 
     front: dict[str, str]
@@ -37,20 +43,28 @@ class License:
     terms: dict[str, list[str]]
     carried: tuple[str, ...]
     unknown: list[str]
+    not_judged: list[str]
 
 
 def license_of(chosen: str | None, data: Sequence[Mapping[str, Any]]) -> License:
     """The licence line for weights that have learned from these sources (rows of `rinsho.learned_from`).
 
-    Terms against commercial use and against derivatives stand in the line whatever was chosen. That is a note for
-    those who decide, no legal judgement.
+    Terms against commercial use, for research only and against derivatives stand in the line whatever was chosen.
+    That is a note for those who decide, no legal judgement.
     """
     terms: dict[str, list[str]] = {}
     unknown: list[str] = []
+    not_judged: list[str] = []
+
+    def judge(name: str, place: str) -> None:
+        for term in terms_of(name):
+            terms.setdefault(term, []).append(place)
+        if not is_known(name.removesuffix(AS_PUBLISHED)) and name not in not_judged:
+            not_judged.append(name)
+
     for stage in data:
         if stage.get("license"):
-            for term in terms_of(stage["license"]):
-                terms.setdefault(term, []).append(f"the base model ({stage['license']})")
+            judge(stage["license"], f"the base model ({stage['license']})")
         if stage.get("sources") is None:
             unknown.append(f"everything of the stage {stage.get('stage', 'unknown')}")
         for row in stage.get("sources") or ():
@@ -60,12 +74,11 @@ def license_of(chosen: str | None, data: Sequence[Mapping[str, Any]]) -> License
                 continue
             if licenses.get(""):
                 unknown.append(f"{row['source'] or '(no name)'} ({licenses['']:,} of {row['documents']:,} documents)")
-            for name in licenses:
-                for term in terms_of(name):
-                    terms.setdefault(term, []).append(f"{row['source']} ({name})")
+            for name in filter(None, licenses):
+                judge(name, f"{row['source'] or '(no name)'} ({name})")
     chosen = (chosen or "").strip() or None
     carried = tuple(term for term in CARRIED if term in terms and term not in terms_of(chosen or ""))
-    return License(_front(chosen, carried), chosen, terms, carried, unknown)
+    return License(_front(chosen, carried), chosen, terms, carried, unknown, not_judged)
 
 
 def _front(chosen: str | None, carried: Sequence[str]) -> dict[str, str]:

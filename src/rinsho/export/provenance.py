@@ -17,6 +17,7 @@ import yaml
 from rinsho.adapters import is_adapter
 from rinsho.errors import UserError
 from rinsho.export.cells import cell
+from rinsho.export.licensing import AS_PUBLISHED
 from rinsho.learned_from import learned_from
 from rinsho.model_folder import read_manifest
 from rinsho.recipe import read_yaml
@@ -196,7 +197,7 @@ def _told_by_report(stage: Stage) -> dict[str, Any] | None:
 def _as_published(task: str, rows: int) -> dict[str, int] | None:
     """The licence of a benchmark under this name: its terms are carried over where the run did not look at licences."""
     known = PUBLISHED.get(task)
-    return {f"{known} (the data's published licence; the run recorded none)": rows} if known else None
+    return {f"{known}{AS_PUBLISHED}": rows} if known else None
 
 
 def _run_of(model: Path) -> Path | None:

@@ -30,6 +30,7 @@ from rinsho.tasks.item import list_text
 from rinsho.tasks.licenses import licenses_of
 
 Group = tuple[str, str, str]  # task, tag, answer
+Learned = tuple[str, str, str | None, int]  # of a row: source, licence, language model that wrote it, tokens
 
 LISTED_SOURCES = 50  # of a tuning in `rinsho.json`
 MANY_SHORTENED = 0.1  # of a task's rows: told as a warning
@@ -151,8 +152,8 @@ def read(recipe: Recipe, inputs: Sequence[Path], render: Renderer) -> Data:
     source = gather(recipe, inputs)
     rows: list[tuple[str, Group, Sequence[Message], str]] = []
     licenses = licenses_of(inputs)
-    told = {item.id: licenses.get(item.task, "") for item in source.items}
-    told |= {row.id: row.license for row in source.conversations}
+    told: dict[str, tuple[str, str | None]] = {item.id: (licenses.get(item.task, ""), None) for item in source.items}
+    told |= {row.id: (row.license, row.writer) for row in source.conversations}
     for item in source.items:
         group = (item.task, item.tag, ",".join(item.gold) if item.kind == "choice" else "")
         rows.append((item.id, group, turns(item, recipe.prompt_form), answer_text(item, recipe.answer_form)))
@@ -184,18 +185,24 @@ def read(recipe: Recipe, inputs: Sequence[Path], render: Renderer) -> Data:
     whole = dict.fromkeys([text for item in kept for text in passages(item)] + [t for row in talks for t in texts(row)])
     total = sum(shortened.values())
     warnings = _cut_warnings(Counter(group[0] for _, group, _, _ in rows), shortened, recipe)
-    learned = sources_of((example.group[0], told[example.id], len(example.ids)) for example in examples)
+    learned = sources_of((example.group[0], *told[example.id], len(example.ids)) for example in examples)
     return Data(examples, sorted(keys), source.splits, total, left_out, list(whole), source.held, warnings, learned)
 
 
-def sources_of(rows: Iterable[tuple[str, str, int]]) -> list[dict[str, Any]]:
-    """What rows (source, licence, tokens) are from, for `rinsho.json`; see `rinsho.learned_from`."""
+def sources_of(rows: Iterable[Learned]) -> list[dict[str, Any]]:
+    """What rows are from, for `rinsho.json`; see `rinsho.learned_from`."""
     found: dict[str, dict[str, Any]] = {}
-    for source, license_, tokens in rows:
-        row = found.setdefault(source, {"source": source, "documents": 0, "tokens": 0, "licenses": {}})
+    for source, license_, writer, tokens in rows:
+        row = found.setdefault(
+            source,
+            {"source": source, "documents": 0, "tokens": 0, "licenses": {}, "synthetic": {}, "synthetic_tokens": 0},
+        )
         row["documents"] += 1
         row["tokens"] += tokens
         row["licenses"][license_] = row["licenses"].get(license_, 0) + 1
+        if writer is not None:
+            row["synthetic"][writer] = row["synthetic"].get(writer, 0) + 1
+            row["synthetic_tokens"] += tokens
     return listed([found[source] for source in sorted(found)], LISTED_SOURCES)
 
 

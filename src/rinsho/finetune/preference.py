@@ -25,7 +25,7 @@ from rinsho.device import in_bfloat16
 from rinsho.errors import UserError
 from rinsho.files import write_atomic
 from rinsho.finetune import Recipe
-from rinsho.finetune.data import document_keys, sources_of
+from rinsho.finetune.data import Learned, document_keys, sources_of
 from rinsho.finetune.loop import Done, filled
 from rinsho.finetune.memory import rows_at_once
 from rinsho.generate.batches import by_length, shorten
@@ -155,7 +155,7 @@ def make_feed(recipe: Recipe, pairs: Sequence[Pair], render: Renderer) -> PairFe
         UserError: a pair is too long and `too_long` is `refuse`, or no pair is left.
     """
     kept: list[tuple[Row, Row]] = []
-    learned: list[tuple[str, str, int]] = []
+    learned: list[Learned] = []
     left_out: list[str] = []
     documents: set[str] = set()
     shortened = 0
@@ -176,7 +176,7 @@ def make_feed(recipe: Recipe, pairs: Sequence[Pair], render: Renderer) -> PairFe
         shortened += too_long
         chosen, rejected = (_cut(ids, start, room) for ids, start in rows)
         kept.append((chosen, rejected))
-        learned.append((pair.source, pair.license, len(chosen[0]) + len(rejected[0])))
+        learned.append((pair.source, pair.license, pair.writer, len(chosen[0]) + len(rejected[0])))
         asked = (message.content for message in pair.messages if message.role == "user")
         documents.update(name for text in asked for name in document_keys(text))
     if not kept:

@@ -32,6 +32,7 @@ from rinsho.tokens import Batch, MixedOrder, RowOrder, Rows, pack
 
 MANY_PASSES = 4  # up to four, text that is seen again teaches almost as much as new text (arXiv 2305.16264)
 OTHERS = "(others)"
+RECORDED = ("licenses", "synthetic", "synthetic_tokens")  # of a source, in `rinsho.json` alone
 CHECKING_SEED = 1  # held-out rows are the same for every seed of the training
 
 Order = RowOrder | MixedOrder
@@ -118,14 +119,14 @@ class Data:
             "broken_documents": made["broken_records"],
             "rows": len(self.rows),
             "filled_fraction": round(self.rows.inputs / (len(self.rows) * self.rows.sequence_length), 4),
-            "sources": [{key: row[key] for key in row if key != "licenses"} for row in self._sources()[:LISTED]],
+            "sources": [{key: row[key] for key in row if key not in RECORDED} for row in self._sources()[:LISTED]],
             "validation_documents": held_out.manifest["documents"] if held_out else 0,
             "validation_tokens": held_out.manifest["tokens"] if held_out else 0,
         }
 
     def learned_from(self) -> list[dict[str, Any]]:
         """The sources that are trained on, for `rinsho.json`: the largest ones, then the sum of the others."""
-        keys = ("source", "documents", "tokens", "share", "licenses")
+        keys = ("source", "documents", "tokens", "share", *RECORDED)
         rows = [{key: row[key] for key in keys} for row in self._sources() if row["passes"]]
         return shortened(rows, LISTED)
 
@@ -141,9 +142,12 @@ class Data:
             share = self.drawn[group] / sum(self.drawn) * row.tokens / max(1, inside[group]) if group >= 0 else 0.0
             counts = {"documents": row.documents, "tokens": row.tokens}
             figures = {"passes": round(passes, 3), "share": round(share, 4)}
-            found.append(
-                {"source": name, **counts, **figures, "licenses": None if row.licenses is None else dict(row.licenses)}
-            )
+            told = {
+                "licenses": None if row.licenses is None else dict(row.licenses),
+                "synthetic": None if row.synthetic is None else dict(row.synthetic),
+                "synthetic_tokens": row.synthetic_tokens,
+            }
+            found.append({"source": name, **counts, **figures, **told})
         return found
 
 
