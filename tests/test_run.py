@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from rinsho.errors import UserError
-from rinsho.recipe import Settings
-from rinsho.run import Report, digest, perform, read_done, read_metrics, write_atomic
+from rinsho.recipe import Settings, to_yaml
+from rinsho.run import Report, digest, perform, read_done, read_metrics, unchanged, write_atomic
 
 
 class Recipe(Settings):
@@ -262,3 +262,39 @@ def test_settings_that_cannot_change_the_product_may_differ(tmp_path):
     make(tmp_path / "run", WithWorkers(), calls=calls)
     make(tmp_path / "run", WithWorkers(workers=4), calls=calls)
     assert len(calls) == 1
+
+
+class Teacher(Settings):
+    license: str = "L"
+    url: str = ""
+
+
+class Asking(Recipe):
+    teachers: dict[str, Teacher] = {"a": Teacher()}  # noqa: RUF012
+    limit: float = 0.01
+
+
+def ask(out, **changes):
+    """A stage that knows more of what decides nothing: `limit`, and where a teacher is."""
+    recipe = Asking(**changes)
+    teachers = {name: teacher.model_copy(update={"url": ""}) for name, teacher in recipe.teachers.items()}
+    same = recipe.model_copy(update={"limit": 0.0, "teachers": teachers})
+    perform("corpus", recipe, [], out, lambda stage: Report({}, ""), identity=same)
+    return recipe, same
+
+
+def test_only_what_decides_the_product_is_blamed_down_to_the_setting(tmp_path):
+    moved = {"teachers": {"a": Teacher(url="http://here")}, "limit": 0.5}
+    recipe, same = ask(tmp_path / "run", **moved)
+    assert (tmp_path / "run/recipe.resolved.yaml").read_text() == to_yaml(recipe)  # as the user gave it
+    ask(tmp_path / "run")  # skipped
+    assert unchanged("corpus", same, [], tmp_path / "run")
+    assert not unchanged("corpus", same, [], tmp_path / "run", also=["x"])
+    with pytest.raises(UserError) as refused:
+        ask(tmp_path / "run", teachers={"a": Teacher(license="L2")})
+    assert "another recipe (teachers.a.license: L there, L2 here)" in str(refused.value)
+    manifest = json.loads((tmp_path / "run/manifest.json").read_text())
+    del manifest["settings"]  # an older one: what the user gave is compared
+    (tmp_path / "run/manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=r"\(size: 3 there, 4 here\)"):
+        ask(tmp_path / "run", **moved, size=4)

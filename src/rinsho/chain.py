@@ -95,17 +95,27 @@ def run_all(plans: Mapping[str, Plan], inputs: Mapping[str, Sequence[Path]], run
 
 def problems(plans: Mapping[str, Plan], inputs: Mapping[str, Sequence[Path]], run: Path) -> list[UserError]:
     """Everything that can be known before starting: missing inputs and what each room's `check` finds."""
-    found: list[UserError] = []
+    return [problem for found in problems_of_stages(plans, inputs, run).values() for problem in found]
+
+
+def problems_of_stages(
+    plans: Mapping[str, Plan], inputs: Mapping[str, Sequence[Path]], run: Path
+) -> dict[str, list[UserError]]:
+    """The same, by stage."""
+    result: dict[str, list[UserError]] = {}
     coming = {run / stage for stage in plans if read_done(run / stage) is None}
     for stage, plan in plans.items():
         made_later = [path for path in inputs[stage] if coming & {path, *path.parents}]
         missing = [path for path in inputs[stage] if path not in made_later and not path.exists()]
-        for path in missing:
-            found.append(UserError("not there", where=path, expected=f"an input of {stage}", todo="check the path"))
+        found = [
+            UserError("not there", where=path, expected=f"an input of {stage}", todo="check the path")
+            for path in missing
+        ]
         if not missing and hasattr(plan.room, "check"):
             checked = plan.room.check(plan.recipe, inputs[stage])
             found += [problem for problem in checked if not _about(problem, made_later)]
-    return found
+        result[stage] = found
+    return result
 
 
 def describe(plans: Mapping[str, Plan], inputs: Mapping[str, Sequence[Path]]) -> str:

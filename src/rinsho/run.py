@@ -38,7 +38,7 @@ NOT_PRODUCT = {
 NOT_IDENTITY = {
     "workers", "save_every_steps", "log_every_steps", "keep_checkpoints", "max_broken_fraction", "max_skipped_steps",
     "executor", "slurm", "parallelism", "micro_batch_rows", "activation_checkpointing", "compile", "loss_chunk_tokens",
-    "background_checkpoints", "plot", "max_batch_tokens",
+    "background_checkpoints", "plot", "max_batch_tokens", "max_synthetic_fraction",
 }  # fmt: skip
 DRAWN = ("dropout", "attention_dropout", "residual_dropout", "neftune_alpha")
 
@@ -87,12 +87,13 @@ class Stage:
 
 def perform(
     name: str, recipe: Settings, inputs: Sequence[Path], out: Path, work: Callable[[Stage], Report], *,
-    also: Sequence[str] = (), todo: str = "",
+    also: Sequence[str] = (), todo: str = "", identity: Settings | None = None,
 ) -> Report:  # fmt: skip
     """The report of one stage, which is run, continued or, when nothing changed, read from its folder.
 
     `also` is what else decides the product besides settings and inputs; `todo` is what to do besides choosing another
-    folder when this one was made from other inputs.
+    folder when this one was made from other inputs. `identity` is the recipe without what decides nothing, where the
+    room knows more of it than `NOT_IDENTITY`.
 
     Raises:
         UserError: the folder belongs to another recipe or other inputs, another process works in it, an input is
@@ -101,17 +102,17 @@ def perform(
     out = Path(out)
     try:
         _refuse_overlap(out, inputs)
-        identity = _identity(name, recipe, inputs, also)
+        about = _identity(name, identity or recipe, inputs, also)
         out.mkdir(parents=True, exist_ok=True)
-        _refuse_other(out, identity, recipe, todo)  # before the lock, which would leave a file in another's folder
+        _refuse_other(out, about, recipe, todo)  # before the lock, which would leave a file in another's folder
         with _locked(out):
             done = read_done(out)
-            _refuse_other(out, identity, recipe, todo)
+            _refuse_other(out, about, recipe, todo)
             if done is not None and _complete(out, done):
                 shutil.rmtree(out / "partial", ignore_errors=True)
                 print(f"{name}: unchanged, skipped ({out})", file=sys.stderr)
                 return Report(**json.loads((out / "report.json").read_text(encoding="utf-8")))
-            return _work(name, recipe, identity, out, work)
+            return _work(name, recipe, about, out, work)
     except (UserError, KeyboardInterrupt):
         raise
     except Exception as error:
@@ -119,6 +120,16 @@ def perform(
         if known is None:
             raise
         raise known from error
+
+
+def unchanged(name: str, identity: Settings, inputs: Sequence[Path], out: Path, also: Sequence[str] = ()) -> bool:
+    """Whether `perform` with the same words would skip the stage, as it is done; nothing is written for it."""
+    done = read_done(out)
+    return (
+        done is not None
+        and _complete(out, done)
+        and done["identity"] == _identity(name, identity, inputs, also)["identity"]
+    )
 
 
 def read_done(folder: Path) -> dict[str, Any] | None:
@@ -255,6 +266,7 @@ def _identity(name: str, recipe: Settings, inputs: Sequence[Path], also: Sequenc
         "stage": name,
         "identity": _hash([name, settings, [row["hash"] for row in rows], *also]),
         "recipe": _hash(settings),
+        "settings": settings,
         "seed": settings.get("seed"),
         "inputs": rows,
     }
@@ -291,7 +303,7 @@ def _refuse_other(out: Path, identity: dict[str, Any], recipe: Settings, todo: s
     if before.get("stage") != identity["stage"]:
         what = f"the output folder belongs to the stage {before.get('stage')}"
     elif before.get("recipe") != identity["recipe"]:
-        what = f"the output folder belongs to another recipe ({_difference(out, recipe)})"
+        what = f"the output folder belongs to another recipe ({_difference(out, before, identity, recipe)})"
     else:
         what = "the output folder was made from other inputs"
         usual += f"; {todo}" if todo else ""
@@ -303,18 +315,26 @@ def _refuse_other(out: Path, identity: dict[str, Any], recipe: Settings, todo: s
     )
 
 
-def _difference(out: Path, recipe: Settings) -> str:
+def _difference(out: Path, before: dict[str, Any], identity: dict[str, Any], recipe: Settings) -> str:
     """The settings that differ from those of a run folder, in a few words."""
-    try:
-        there = _kept(load(out / "recipe.resolved.yaml"))
-    except UserError:
-        return "its recipe.resolved.yaml cannot be read"
-    here = _kept(recipe.model_dump(mode="json"))
-    there, here = (json.loads(json.dumps(settings)) for settings in (there, here))
-    names = [key for key in sorted(there.keys() | here.keys()) if there.get(key) != here.get(key)]
-    told = [f"{key}: {str(there.get(key))[:60]} there, {str(here.get(key))[:60]} here" for key in names[:3]]
-    more = [f"{len(names) - 3} more"] if len(names) > 3 else []
-    return "; ".join(told + more) or "of another version of rinsho"
+    there, here = before.get("settings"), identity["settings"]
+    if there is None:  # written before manifests had them: what a user gave then and now
+        try:
+            there, here = _kept(load(out / "recipe.resolved.yaml")), _kept(recipe.model_dump(mode="json"))
+        except UserError:
+            return "its recipe.resolved.yaml cannot be read"
+    told = list(_differing(*(json.loads(json.dumps(settings)) for settings in (there, here))))
+    more = [f"{len(told) - 3} more"] if len(told) > 3 else []
+    return "; ".join(told[:3] + more) or "of another version of rinsho"
+
+
+def _differing(there: Any, here: Any, name: str = "") -> Iterator[str]:
+    """`name: value there, value here` of the innermost settings that differ."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in sorted(there.keys() | here.keys()):
+            yield from _differing(there.get(key), here.get(key), f"{name}.{key}" if name else key)
+    elif there != here:
+        yield f"{name}: {str(there)[:60]} there, {str(here)[:60]} here"
 
 
 def _remove_asides(out: Path) -> None:

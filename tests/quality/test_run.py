@@ -205,7 +205,7 @@ def test_same_product_for_any_number_of_workers(
     assert product(tmp_path / "one") == product(tmp_path / "two")
 
 
-@pytest.mark.parametrize("target", ["answers", "pieces"])
+@pytest.mark.parametrize("target", ["answers", pytest.param("pieces", marks=pytest.mark.slow)])
 def test_killed_and_started_again(corpus: Path, tmp_path: Path, target: str, endpoint: Endpoint) -> None:
     """kill -9 among the labels or in the full pass: the same bytes, and no answer that was kept is asked again."""
     endpoint.delay = 0.02
@@ -279,7 +279,7 @@ def test_check_and_describe(corpus: Path, tmp_path: Path, monkeypatch: pytest.Mo
     server = {"base_url": "https://api.example.com/v1", "model": "m", "api_key_variable": "TOY_KEY"}
     given = recipe(endpoint=server)
     assert "TOY_KEY holds no key" in str(check(given, [corpus])[0])
-    assert describe(given, [corpus]).startswith("DOCUMENT TEXT LEAVES THIS MACHINE: it is sent to api.example.com")
+    assert describe(given, [corpus]).startswith("DOCUMENT TEXT: LEAVES THIS MACHINE, sent to api.example.com")
     assert "up to 90 documents" in describe(given, [corpus])
     assert describe(recipe(labels="a.csv"), [corpus]) == ""
     with pytest.raises(UserError, match="TOY_KEY"):

@@ -101,7 +101,7 @@ def run(recipe: Recipe, inputs: Sequence[Path], out: Path) -> Report:
     from rinsho.quality.work import Previewed
 
     try:
-        return perform("quality", _identity(recipe), given, out, work)
+        return perform("quality", recipe, given, out, work, identity=_identity(recipe))
     except Previewed as preview:
         return preview.report
 
@@ -149,7 +149,7 @@ def check(recipe: Recipe, inputs: Sequence[Path]) -> list[UserError]:
     return problems
 
 
-def describe(recipe: Recipe, inputs: Sequence[Path]) -> str:  # noqa: ARG001 (alike for every room)
+def describe(recipe: Recipe, inputs: Sequence[Path], out: Path | None = None) -> str:  # noqa: ARG001 (all rooms' form)
     """What a user should know before starting, in one line; empty when nothing leaves and nothing is paid."""
     if recipe.labels:
         return ""
