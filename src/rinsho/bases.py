@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from rinsho.errors import UserError
+from rinsho.errors import UnsuitedError, UserError
 
 Quantization = Literal["none", "int8", "nf4"]
 ADAPTER_WEIGHTS = "adapter_model.safetensors"  # lies beside a base's own weights in some folders
@@ -89,7 +89,7 @@ def quantized_base(folder: Path, quantization: Quantization = "none", dtype: str
         )  # fmt: skip
     model, missing = opened[0], opened[1]["missing_keys"]
     if missing:  # transformers fills them with random numbers
-        raise UserError(
+        raise UnsuitedError(
             f"weights of a causal language model are missing ({len(missing)} tensors)", where=folder,
             expected="a whole model that continues text; masked models (BERT) do not",
         )  # fmt: skip

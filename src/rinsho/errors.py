@@ -33,6 +33,10 @@ class UserError(Exception):
         return " ".join(line.split())
 
 
+class UnsuitedError(UserError):
+    """What was given does not have the form that is needed: nothing to mend here, only something else to give."""
+
+
 def from_os_error(error: BaseException) -> UserError | None:
     """The `UserError` behind a full disk or a refused permission, or None when it is something else.
 

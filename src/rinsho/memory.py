@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import util
 from pathlib import Path
 from typing import Any, Literal
@@ -218,9 +218,10 @@ def _gguf_need(path: Path, slots: int, window: int | None) -> Need:
 # ---------------------------------------------------------------------- before loading
 
 
-def settle(
-    path: Path, form: str | None = None, slots: int = 1, window: int | None = None, base: Path | None = None
-) -> str:
+def settle(  # noqa: PLR0917
+    path: Path, form: str | None = None, slots: int = 1, window: int | None = None, base: Path | None = None,
+    more_bytes: int = 0, todo: str = "",
+) -> str:  # fmt: skip
     """What a model is about to take and what the machine has, in a line; called before it is loaded.
 
     Args:
@@ -229,11 +230,13 @@ def settle(
         slots: texts at a time.
         window: tokens of each; None: as many as the model has positions, at most `LARGEST_WINDOW`.
         base: of an adapter, where it is not the recorded one.
+        more_bytes: what is done with it takes beside the program.
+        todo: what to do where it does not fit; else a smaller form is named.
 
     Raises:
         UserError: it does not fit; says which smaller form or window does. Or there is no such form of it.
     """
-    found = needs(path, slots, window, base)
+    found = [replace(need, other_bytes=need.other_bytes + more_bytes) for need in needs(path, slots, window, base)]
     files = gguf_files(path)
     if files and form is not None:
         raise UserError(
@@ -255,9 +258,10 @@ def settle(
     has = f"{where} has {size(free)} free" if free is not None else "what this machine has is not known"
     line = f"{need.form} needs about {size(need.total_bytes)} ({_parts(need)}); {has}"
     if free is not None and need.total_bytes > free:
+        todo = todo or _advice(path, need, found, slots, free)
         raise UserError(
             f"{need.form} needs about {size(need.total_bytes)} ({_parts(need)})", where=path,
-            expected=f"no more than {where} has free, {size(free)}", todo=_advice(path, need, found, slots, free),
+            expected=f"no more than {where} has free, {size(free)}", todo=todo,
         )  # fmt: skip
     return f"memory: {line}"
 

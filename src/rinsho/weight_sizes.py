@@ -8,7 +8,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from rinsho.bases import ADAPTER_WEIGHTS
 from rinsho.errors import UserError
@@ -28,6 +28,16 @@ GGUF_BYTES: Mapping[str, tuple[float, float, float]] = {
 NARROW_Q4_K_M = (0.7, 22 / 32, 34 / 32)  # where rows are no whole blocks of 256, as llama.cpp has it
 # A number of a matrix of zeros: TQ2_0 where its rows are whole blocks of 256, else q4_0.
 ZERO_BYTES = (66 / 256, 18 / 32)
+
+
+class Stored(NamedTuple):
+    """Where a tensor lies: file, place and number of its bytes, shape, and the name of its number form."""
+
+    file: Path
+    start: int
+    bytes: int
+    shape: tuple[int, ...]
+    dtype: str
 
 
 @dataclass(frozen=True)
@@ -124,6 +134,18 @@ def exported_bytes(tensors: Sequence[Tensor], form: str) -> int:
 
 
 def _header(path: Path) -> list[Tensor]:
+    return [
+        Tensor(name, row.shape, row.bytes, _part(name, row.shape, row.dtype))
+        for name, row in stored_tensors(path).items()
+    ]
+
+
+def stored_tensors(path: Path) -> dict[str, Stored]:
+    """Where each tensor of a safetensors file lies, by its name; of the weights nothing is read.
+
+    Raises:
+        UserError: the file is cut off or no safetensors file.
+    """
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
@@ -131,11 +153,11 @@ def _header(path: Path) -> list[Tensor]:
                 raise ValueError
             header = json.loads(file.read(length))
         header.pop("__metadata__", None)
-        return [
-            Tensor(name, shape, end - start, _part(name, shape, about["dtype"]))
+        return {
+            name: Stored(path, 8 + length + start, end - start, tuple(about["shape"]), about["dtype"])
             for name, about in header.items()
-            for shape, (start, end) in [(tuple(about["shape"]), about["data_offsets"])]
-        ]
+            for start, end in [about["data_offsets"]]
+        }
     except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error):
         raise UserError(
             "the weights cannot be read", where=path, expected="a whole safetensors file", todo="copy it again"
