@@ -128,6 +128,20 @@ def _harness(options: argparse.Namespace) -> str:
     )  # fmt: skip
 
 
+def _synthesis_prompts(options: argparse.Namespace) -> str:
+    from rinsho.synthesize.prompts import write_templates
+
+    written, there = write_templates(options.folder)
+    told = f"{len(written)} written, {there} were there" if written else f"all {there} are there, nothing written"
+    return "\n".join([*map(str, written), told])
+
+
+def _analogy(options: argparse.Namespace) -> str:
+    from rinsho.analyse.analogy import command
+
+    return command(options.model, options.expressions, options.file, options.count)
+
+
 def _merge(options: argparse.Namespace) -> str:
     from rinsho.adapter_merge import merge
 
@@ -221,7 +235,7 @@ def _step(options: argparse.Namespace) -> int:
         raise UserError(error.what, where=error.where, expected=error.expected, todo=todo) from None
     plans, inputs = {section: plan}, {section: options.inputs}
     if options.dry_run:
-        return _dry_run(plans, inputs, options.out)
+        return _dry_run(plans, inputs, options.out, options.out)
     chain.raise_all(chain.problems(plans, inputs, options.out))
     print(plan.room.run(plan.recipe, options.inputs, options.out).markdown)
     return 0
@@ -268,7 +282,7 @@ def _stage(options: argparse.Namespace) -> int:
     plan = plans[options.command]
     inputs = {options.command: options.inputs or plan.inputs(run, {})}
     if options.dry_run:
-        return _dry_run({options.command: plan}, inputs, run)
+        return _dry_run({options.command: plan}, inputs, run, out)
     chain.raise_all(chain.problems({options.command: plan}, inputs, run))
     report = plan.room.run(plan.recipe, inputs[options.command], out)
     # Sample answers quote documents: they belong into the run folder, not into a terminal that a batch system logs.
@@ -279,18 +293,25 @@ def _stage(options: argparse.Namespace) -> int:
     return 0
 
 
-def _dry_run(plans: Any, inputs: Any, run: Path) -> int:
+def _dry_run(plans: Any, inputs: Any, run: Path, out: Path | None = None) -> int:
     from rinsho import chain
 
     print(chain.describe(plans, inputs))
-    for stage, plan in plans.items():
-        if hasattr(plan.room, "describe") and (said := plan.room.describe(plan.recipe, inputs[stage])):
-            print(f"{stage}: {said}")
-    found = chain.problems(plans, inputs, run)
-    for problem in found:
+    found = chain.problems_of_stages(plans, inputs, run)
+    for problem in (problem for problems in found.values() for problem in problems):
         print(f"problem: {problem}", file=sys.stderr)
-    print(f"dry run: {len(found)} problems; nothing was written", file=sys.stderr)
-    return 2 if found else 0
+    for stage, plan in plans.items():
+        if found[stage] or not hasattr(plan.room, "describe"):
+            continue  # what a room says of itself holds for a recipe that can run
+        try:
+            said = plan.room.describe(plan.recipe, inputs[stage], out or run / stage)
+        except UserError as error:  # an earlier stage will make its input
+            said = f"not known yet: {error}"
+        if said:
+            print(f"{stage}: {said}")
+    count = sum(map(len, found.values()))
+    print(f"dry run: {count} problems; nothing was written", file=sys.stderr)
+    return 2 if count else 0
 
 
 def _rooms() -> dict[str, str]:
@@ -310,6 +331,8 @@ _SAYING: dict[str, Callable[[argparse.Namespace], str | None]] = {
     "tokenizer measure": _measure,
     "finetune data": _finetune_data,
     "evaluate harness": _harness,
+    "synthesize prompts": _synthesis_prompts,
+    "analyse analogy": _analogy,
     "adapter show": _adapter,
     "adapter merge": _merge,
 }

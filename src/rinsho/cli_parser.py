@@ -25,6 +25,10 @@ from rinsho.cli_options import (
 # stage -> (module, what goes in, what comes out), in the order in which `all` runs them
 STAGES = {
     "samples": ("rinsho.samples", "nothing", "invented Japanese clinical text, lexicon and benchmark-shaped tasks"),
+    "synthesize": (
+        "rinsho.synthesize", "[TOPICS...] [DOCUMENTS...]",
+        "textbook texts, exercises and instructions that teacher models write, and what was set aside with its reason",
+    ),
     "corpus": ("rinsho.corpus", "TEXT...", "clean, deduplicated shards, and what was dropped with its reason"),
     "quality": ("rinsho.quality", "CORPUS", "the documents a classifier takes for good, and what it dropped"),
     "tokenizer": ("rinsho.tokenizer", "CORPUS... [LEXICON.csv...]", "a tokenizer folder (MeCab + Unigram)"),
@@ -33,11 +37,22 @@ STAGES = {
     "evaluate": (
         "rinsho.evaluate", "MODEL... DATA... [WORDS.csv...]", "answers, scores with chance level and 95 % interval",
     ),
+    "analyse": (
+        "rinsho.analyse", "MODEL [RUN...] [EVALUATION...] [WORDS...] [CORPUS...]",
+        "maps of the embedding, analogies, attention, curves and samples of text, in one page",
+    ),
     "export": (
         "rinsho.export", "MODEL [EVALUATION...]", "the model in another form, compared with the original, and its card",
     ),
 }  # fmt: skip
 DETAILS = {
+    "synthesize": """
+TOPICS: word lists, or a folder of `rinsho tokenizer lexicon`, for textbooks and examinations. DOCUMENTS: texts that
+reading exercises are made of. `rinsho synthesize prompts FOLDER` writes the prompts, to be edited.""",
+    "analyse": """
+MODEL: a model folder. RUN: further training runs, for curves. EVALUATION: folders of `rinsho evaluate`, for scores over
+seen tokens. WORDS: word lists that colour the maps. CORPUS: documents whose attention is looked at.
+`rinsho analyse analogy --help`: the words nearest to a - b + c.""",
     "evaluate": """
 MODEL: a model or adapter folder, a GGUF file or a folder of them, the YAML file of an endpoint, answers.jsonl, an
 earlier evaluation, or a folder of checkpoints. DATA: folders or files of questions (docs/tasks.md). WORDS: word lists
@@ -50,6 +65,8 @@ scores stand in the model card.""",
 ACTIONS = {
     "all": "run the stages of a recipe in order, skipping what is finished",
     "report": "write report.html of a run folder (`all` does it at its end)",
+    "synthesize prompts": "write the prompts of synthesis into a folder, as files to be edited",
+    "analyse analogy": "the tokens nearest to an expression such as '脳出血 - 脳 + 消化管', with their cosine",
     "chat": "talk to a model folder or a GGUF file, or to adapters on one base",
     "serve": "answer over HTTP like OpenAI's interface, extract and classify, with a web page; on this machine alone",
     "finetune data": "what data sets hold for a model: rows, lengths, mixture, steps, rendered examples; prints text",
@@ -116,6 +133,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     if " ".join(words[:2]) in ACTIONS | STEPS:  # `corpus inspect RUN`; an input of that name is ./inspect
         words[:2] = [" ".join(words[:2])]
     options, unknown = parser.parse_known_args(words)
+    if options.command == "analyse analogy":  # argparse takes no expressions after an option
+        options.expressions += [word for word in unknown if _is_expression(word)]
+        unknown = [word for word in unknown if not _is_expression(word)]
     if unknown:
         commands.choices[options.command].error(unknown_option(commands.choices[options.command], unknown))
     return with_short(options)
@@ -131,6 +151,7 @@ def _add_actions(commands: Any) -> None:
     _add_model_actions(commands)
     _add_finetune_actions(commands)
     _add_harness(commands)
+    _add_synthesis_actions(commands)
     report = commands.add_parser("report", help=ACTIONS["report"], description=ACTIONS["report"])
     report.add_argument("run", type=Path, metavar="RUN")
     chat = commands.add_parser("chat", help=ACTIONS["chat"], description=ACTIONS["chat"])
@@ -222,6 +243,22 @@ def _add_harness(commands: Any) -> None:
     harness.add_argument("--form", choices=("letter", "text_letter"), default="letter", help="of the answers (letter)")
     harness.add_argument("--rotations", type=count, default=0, metavar="N", help="further orders of the options (0)")
     harness.add_argument("--years", nargs="+", type=positive, metavar="YEAR", help="IgakuQA years (all)")
+
+
+def _add_synthesis_actions(commands: Any) -> None:
+    about = ACTIONS["synthesize prompts"]
+    prompts = commands.add_parser("synthesize prompts", help=about, description=f"{about}. Nothing is overwritten.")
+    prompts.add_argument("folder", type=Path, metavar="FOLDER", help="named in synthesize.prompts afterwards")
+    about = ACTIONS["analyse analogy"]
+    analogy = commands.add_parser("analyse analogy", help=about, description=about)
+    analogy.add_argument("model", type=Path, metavar="MODEL", help="a model folder")
+    analogy.add_argument("expressions", nargs="*", metavar="EXPRESSION", help="such as '脳出血 - 脳 + 消化管'")
+    analogy.add_argument("--file", type=Path, metavar="FILE", help="a table of analogies (docs/analyse.md)")
+    analogy.add_argument("--count", type=positive, default=10, metavar="N", help="tokens of each answer (10)")
+
+
+def _is_expression(word: str) -> bool:
+    return not word.startswith("-") or " " in word  # - 脳 + 心臓
 
 
 def _add_steps(commands: Any, arguments: Sequence[str]) -> None:

@@ -15,7 +15,9 @@ from rinsho.errors import UserError
 from rinsho.run import read_done, read_metrics
 from rinsho.score_page import BASELINES, interval, pictures, render, score, view
 
-STAGES = ("samples", "corpus", "quality", "tokenizer", "pretrain", "finetune", "evaluate", "export")
+STAGES = (
+    "samples", "synthesize", "corpus", "quality", "tokenizer", "pretrain", "finetune", "evaluate", "analyse", "export",
+)  # fmt: skip
 
 
 def write_report(run: Path) -> Path:
