@@ -71,7 +71,7 @@ def test_killed_in_every_stage_the_products_are_the_same(whole, tmp_path):
     assert products(tmp_path / "run") == products(whole[0] / "run")
 
 
-@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+@pytest.mark.parametrize("stage", [pytest.param("pretrain", marks=pytest.mark.slow), "finetune"])
 def test_model_opens_with_bare_transformers_and_gives_our_logits(whole, stage):
     """In a process that cannot import rinsho."""
     import subprocess

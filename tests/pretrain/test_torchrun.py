@@ -80,6 +80,7 @@ def test_with_nothing_to_do_no_process_waits_for_another(folder, together):
     assert (together / "DONE").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_killed_and_continued_gives_the_same_bits(folder, together, killed, tmp_path):
     shutil.copytree(killed, tmp_path / "out")
     two(folder, tmp_path / "out", parallelism="zero2", **PLAIN)
@@ -88,6 +89,7 @@ def test_killed_and_continued_gives_the_same_bits(folder, together, killed, tmp_
     assert losses(together) == losses(tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_another_number_of_processes_can_go_on(folder, alone, killed, tmp_path, monkeypatch):
     shutil.copytree(killed, tmp_path / "out")
     monkeypatch.setattr("rinsho.pretrain.work.load_tokenizer", lambda _: (toy.Letters(), "letters"))

@@ -82,6 +82,7 @@ def test_real_row_split_has_the_reports_sizes() -> None:
     assert not [item for item in kept if item.tag == "m-val" and pool_of(item) == "CRNER"]
 
 
+@pytest.mark.slow
 def test_real_document_split_has_the_measured_sizes() -> None:
     kept, manifest = train_part(real_data("jmed_llm"))
     counts = Counter(map(pool_of, kept))
