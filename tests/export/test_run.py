@@ -73,6 +73,7 @@ def test_a_foreign_llama_has_no_vocabulary_inside(llama: Path, tmp_path: Path) -
     assert numbers["tokenizer_inside"]["model"] == "no_vocab" and numbers["architecture"] == "llama"
 
 
+@pytest.mark.slow
 def test_transformers_alone_opens_the_llama_form(ours: Path, tmp_path: Path) -> None:
     from rinsho.generate.loading import load_tokenizer
 

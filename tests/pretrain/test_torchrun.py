@@ -64,6 +64,7 @@ def killed(folder):
     return folder / "killed"
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(alone, together):
     assert losses(together) == pytest.approx(losses(alone), rel=1e-5)
     assert held_out(together) == pytest.approx(held_out(alone), rel=1e-5)

@@ -141,7 +141,10 @@ for folder in folders:
 @pytest.mark.parametrize(
     "imports",
     [
-        "import rinsho.tokenization; from transformers import ArceeForCausalLM, AutoTokenizer",
+        pytest.param(
+            "import rinsho.tokenization; from transformers import ArceeForCausalLM, AutoTokenizer",
+            marks=pytest.mark.slow,
+        ),
         "from transformers import AutoModelForCausalLM, AutoTokenizer; import rinsho.tokenization",
     ],
 )
