@@ -6,7 +6,8 @@ MODEL is a model or adapter folder, ours or any Hugging Face causal language mod
 model's own and its base's are found), EVALUATION folders of `rinsho evaluate`, WORDS word lists that colour the maps,
 CORPUS documents whose attention is looked at. The run folder holds `report.html`, which opens offline, and a folder for
 each part: `embeddings`, `analogies`, `attention`, `curves`, `samples`, with its figures as files and the numbers behind
-them as CSV. A part that cannot be made is told in the report, and the others are made. See docs/analyse.md.
+them as CSV. A part that the model or the inputs have nothing for is told in the report; one that failed is told there,
+too, the others are made, and the run ends with an error: the same command makes what is left. See docs/analyse.md.
 
 Samples and maps show what the model learned its texts from: protect the folder like them.
 """
@@ -63,7 +64,7 @@ def run(recipe: Recipe, inputs: Sequence[Path], out: Path) -> Report:
     """The analysis of a model as a run folder with `report.html`; an interrupted run goes on with the parts left.
 
     Raises:
-        UserError: what `check` finds, or no part could be made.
+        UserError: what `check` finds, a part failed, or none could be made.
 
     Source: NA-1 to NA-5.
     """

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from rinsho.adapters import find_base, is_adapter
+from rinsho.analyse.inputs import config_of
 from rinsho.bases import ADAPTER_WEIGHTS
 from rinsho.errors import UnsuitedError, UserError
 from rinsho.recipe import Settings
@@ -133,10 +134,14 @@ def read_matrix(folder: Path, source: Source = "input") -> NDArray[np.float32]:
     Raises:
         UserError: no model folder, no weights as safetensors, damaged or quantised ones, or no finite numbers.
     """
-    config = _config(folder)
+    config = config_of(folder)
+    if not config:
+        raise UserError(
+            "no model in here", where=folder, expected="config.json and *.safetensors", todo="check the path"
+        )
     files = sorted(path for path in folder.glob("*.safetensors") if path.name != ADAPTER_WEIGHTS)
     places = {name: place for path in files for name, place in stored_tensors(path).items()}
-    rows = int((config.get("text_config") or config).get("vocab_size") or 0)
+    rows = int(config.get("vocab_size") or 0)
     found = _find(places, OUTPUT_NAMES, rows) if source == "output" else None
     found = found or _find(places, INPUT_NAMES, rows)
     if found is None:
@@ -146,18 +151,6 @@ def read_matrix(folder: Path, source: Source = "input") -> NDArray[np.float32]:
             todo="check the path; other forms of weights cannot be opened",
         )  # fmt: skip
     return _load(found)
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        config = None
-    if not isinstance(config, dict):
-        raise UserError(
-            "no model in here", where=folder, expected="config.json and *.safetensors", todo="check the path"
-        )
-    return config
 
 
 def _find(places: Mapping[str, Stored], names: tuple[str, ...], rows: int) -> Stored | None:
